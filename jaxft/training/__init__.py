@@ -1,0 +1,1 @@
+"""Training: state, loss, step, optimizer, sharding, checkpoints and the loop that drives them."""

@@ -1,0 +1,104 @@
+"""One jitted train step for every method, and the evaluation step beside it.
+
+    step = train_step(model, method, optimizer)
+    state, metrics = step(state, frozen, batch, key)
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+
+from jaxft.errors import UsageError
+from jaxft.methods import Method
+from jaxft.training.loss import Loss, token_loss
+from jaxft.training.state import TrainState
+
+Step = Callable[[TrainState, Any, Any, jax.Array], tuple[TrainState, dict[str, jax.Array]]]
+
+
+def train_step(
+    model: Any,
+    method: Method,
+    optimizer: optax.GradientTransformation,
+    *,
+    loss: Loss | None = None,
+    accumulate: int = 1,
+) -> Step:
+    """Return `step(state, frozen, batch, key) -> (state, metrics)`, jitted; `state` is donated.
+
+    The gradient is that of Σ token losses / Σ weights over the whole batch, whatever `accumulate` (the number of
+    parts that the batch, `B` divisible by it, is run in) and however it is sharded. A loss or gradient that is not
+    finite leaves the trainable tree and the optimizer state as they were and reports `finite` as False.
+    Metrics are device scalars: `loss`, `tokens`, `grad_norm`, `finite`. Randomness at step n is `fold_in(key, n)`.
+    Raises `UsageError` for a batch (of NumPy arrays) in which no target counts.
+    """
+    architecture, loss_of = model.architecture, loss or token_loss()
+
+    def summed(trainable, frozen, batch, key):
+        return loss_of(architecture, method.bind(trainable, frozen), batch, key)
+
+    gradient_of = jax.value_and_grad(summed, has_aux=True)
+
+    def compute(state: TrainState, frozen, batch, key):
+        key = jax.random.fold_in(key, state.step)
+        (total, tokens), gradient = _accumulated(gradient_of, state.trainable, frozen, batch, key, accumulate)
+        gradient = jax.tree.map(lambda g: g / tokens, gradient)
+        norm = optax.global_norm(gradient)
+        finite = jnp.isfinite(total) & jnp.isfinite(norm)
+        updates, opt_state = optimizer.update(gradient, state.opt_state, state.trainable)
+        trained = TrainState(optax.apply_updates(state.trainable, updates), opt_state, state.step)
+        kept = jax.tree.map(lambda new, old: jnp.where(finite, new, old), trained, state)
+        metrics = {"loss": total / tokens, "tokens": tokens, "grad_norm": norm, "finite": finite}
+        return kept._replace(step=state.step + 1), metrics
+
+    compiled = jax.jit(compute, donate_argnums=0)
+
+    def step(state, frozen, batch, key):
+        check_batch(batch, accumulate)
+        return compiled(state, frozen, batch, key)
+
+    step.jitted = compiled  # for lowering, cost analysis and counting compilations
+    return step
+
+
+def loss_step(model: Any, method: Method, *, loss: Loss | None = None) -> Callable[[Any, Any, Any], tuple]:
+    """Return `f(trainable, frozen, batch) -> (Σ token losses, Σ weights)`, jitted, without dropout."""
+    architecture, loss_of = model.architecture, loss or token_loss()
+
+    @jax.jit
+    def compute(trainable, frozen, batch):
+        return loss_of(architecture, method.bind(trainable, frozen), batch, None)
+
+    return compute
+
+
+def check_batch(batch: Any, accumulate: int = 1) -> None:
+    """Raise `UsageError` for a batch without targets (where it is on the host) or not divisible by `accumulate`."""
+    weights = batch["weights"]
+    if isinstance(weights, np.ndarray) and not weights.any():
+        raise UsageError("batch: no target token counts (all weights are 0); check completions and truncation")
+    if weights.shape[0] % accumulate:
+        raise UsageError(f"batch: {weights.shape[0]} rows cannot be accumulated in {accumulate} equal parts")
+
+
+def _accumulated(gradient_of, trainable, frozen, batch, key, parts):
+    if parts == 1:
+        return gradient_of(trainable, frozen, batch, key)
+
+    # Every parts-th row, not every run of rows: a batch sharded over devices is then split on each of them.
+    def split(x):
+        return jnp.moveaxis(x.reshape(x.shape[0] // parts, parts, *x.shape[1:]), 1, 0)
+
+    def body(carry, xs):
+        return jax.tree.map(jnp.add, carry, gradient_of(trainable, frozen, *xs)), None
+
+    zero = jnp.zeros((), jnp.float32)
+    start = ((zero, zero), jax.tree.map(jnp.zeros_like, trainable))
+    xs = jax.tree.map(split, dict(batch)), jax.random.split(key, parts)
+    return jax.lax.scan(body, start, xs)[0]
