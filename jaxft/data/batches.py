@@ -22,6 +22,7 @@ import numpy as np
 
 from jaxft.data.buckets import Shape, assign, bucket_shapes
 from jaxft.data.encoding import Encoded
+from jaxft.data.shuffling import permutation
 from jaxft.errors import Error, UsageError
 
 Batch = dict[str, np.ndarray]
@@ -161,14 +162,8 @@ def _write(batch: Batch, prefix: str, row: int, tokens: np.ndarray) -> None:
     batch[f"{prefix}segments"][row, : len(tokens)] = 1
 
 
-def _permutation(seed: int, epoch: int, count: int, stream: int) -> np.ndarray:
-    # Raw generator bits are fixed by numpy's stream policy, `Generator.permutation` is not.
-    bits = np.random.Philox(key=[seed, epoch], counter=[0, 0, 0, stream])
-    return np.argsort(bits.random_raw(count), kind="stable")
-
-
 def _shuffled(buckets: np.ndarray, batch_size: int, seed: int, epoch: int) -> np.ndarray:
-    order = _permutation(seed, epoch, len(buckets), stream=0)
+    order = permutation(seed, len(buckets), epoch)
     batches, left = [], order[:0]
     for bucket in range(int(buckets.max()) + 1):
         members = np.concatenate([left, order[buckets[order] == bucket]])
@@ -176,7 +171,7 @@ def _shuffled(buckets: np.ndarray, batch_size: int, seed: int, epoch: int) -> np
         batches.append(members[:whole].reshape(-1, batch_size))
         left = members[whole:]
     rows = np.concatenate([*batches, _padded(left, batch_size)])
-    return rows[_permutation(seed, epoch, len(rows), stream=1)]
+    return rows[permutation(seed, len(rows), epoch, stream=1)]
 
 
 def _in_order(batches: Batches) -> np.ndarray:

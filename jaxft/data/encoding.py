@@ -6,7 +6,8 @@ exactly the prompt ids of training.
 
 Long examples (`on_long`): "error" refuses, "skip" leaves them out, "truncate" cuts. A completion is cut on the right
 and loses its end token, so that the model does not learn to stop in mid-sentence; a prompt loses its *middle*, so that
-the start token, the instruction before the text and the words before the answer all stay.
+the start token, the instruction before the text and the words before the answer all stay. Where scores are compared,
+set `max_prompt`: without it, a decoder-only prompt is cut by as much as its own completion needs.
 
     examples, report = encode(rows, format, tokenizer, max_length=512, on_long="truncate")
     print(report)
@@ -107,9 +108,7 @@ def encode(
             cuts += np.less(room, sizes)
             ids = _cut_middle(prompt, room[0]), completion[: room[1]]
             references = tuple(reference.strip() for reference in text.references)
-            examples.append(
-                Encoded(rows.id(i), np.array(ids[0], np.int32), np.array(ids[1], np.int32), references)
-            )
+            examples.append(Encoded(rows.id(i), np.array(ids[0], np.int32), np.array(ids[1], np.int32), references))
     if long and on_long == "error":
         where = f"{len(long)} of {len(rows)} examples are too long for {limits} (first: {_first(rows, long)})"
         raise UsageError(f"{where}; raise the limit, or set on_long to 'truncate' or 'skip'")

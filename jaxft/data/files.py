@@ -27,6 +27,9 @@ def is_data_file(path: Path) -> bool:
 
 def read_file(path: Path) -> tuple[list[dict[str, Any]], list[str]]:
     """Return the rows of a data file and each one's place, `name:line`."""
+    if not path.exists():
+        siblings = [p.name for p in path.parent.iterdir() if is_data_file(p)] if path.parent.is_dir() else []
+        raise UsageError(f"{path}: no such file{nearest(path.name, siblings) if siblings else ''}")
     parser = _PARSERS.get(_suffix(path))
     if parser is None:
         raise UsageError(f"{path}: unknown data format; use {', '.join(_PARSERS)}, plain or with .gz")
@@ -49,9 +52,6 @@ def _contents(path: Path) -> bytes:
         # Some files are gzip without saying so (a download that was stored as it came).
         if data and (path.name.lower().endswith(".gz") or data[:2] == b"\x1f\x8b"):
             data = gzip.decompress(data)
-    except FileNotFoundError:
-        siblings = [p.name for p in path.parent.iterdir() if is_data_file(p)] if path.parent.is_dir() else []
-        raise UsageError(f"{path}: no such file{nearest(path.name, siblings) if siblings else ''}") from None
     except (EOFError, zlib.error, gzip.BadGzipFile) as error:
         raise Error(f"{path}: the gzip data is truncated or corrupt ({error}); fetch the file again") from None
     except OSError as error:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import queue
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator
 from typing import Any, Protocol
 
 
@@ -16,11 +16,11 @@ class HasBatch(Protocol):
 
 def prefetch(
     batches: HasBatch, start: int, stop: int, depth: int = 2, place: Callable[[Any], Any] | None = None
-) -> Iterator[tuple[int, Any]]:
+) -> Generator[tuple[int, Any], None, None]:
     """Yield `(step, batch)` for the steps from `start` to before `stop`, at most `depth` of them ahead.
 
     `place` (say, a copy to the device) is applied in the thread. What the thread raises is raised here, at its step.
-    The thread ends when the iterator does.
+    The thread ends when the generator does: close it when the loop may break off.
     """
     ready: queue.Queue[tuple[int, Any, BaseException | None]] = queue.Queue(maxsize=depth)
     ended = threading.Event()

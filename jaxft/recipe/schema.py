@@ -3,26 +3,44 @@
 from __future__ import annotations
 
 import dataclasses
+import difflib
 import types
 import typing
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal, NamedTuple, TypeVar
 
 from pydantic import TypeAdapter, ValidationError
 
 from jaxft.errors import UsageError, nearest
 from jaxft.recipe.fields import Recipe
 
+Section = TypeVar("Section")
+
 
 def make_recipe(values: Mapping[str, Any], *, name: str = "recipe", lines: Mapping[str, int] | None = None) -> Recipe:
     """Return the recipe that a nested mapping describes; `name` and `lines` say in errors where a key stands."""
     values = dict(values)
-    if isinstance(values.get("method"), str):
-        values["method"] = {"name": values["method"]}
+    method = values.get("method")
+    if isinstance(method, str):
+        values["method"] = {"name": method}
+    elif isinstance(method, Mapping):
+        values["method"] = {"name": "lora", **method}
+    return check(Recipe, values, name=name, lines=lines)
+
+
+def check(
+    section: type[Section],
+    values: Mapping[str, Any],
+    *,
+    prefix: str = "",
+    name: str = "recipe",
+    lines: Mapping[str, int] | None = None,
+) -> Section:
+    """Return the dataclass that `values` fill; `prefix` is where it stands in a recipe."""
     try:
-        return TypeAdapter(Recipe).validate_python(values)
+        return TypeAdapter(section).validate_python(values)
     except ValidationError as error:
-        raise UsageError("\n".join(_explain(error, name, lines or {}))) from None
+        raise UsageError("\n".join(_explain(error, prefix, name, lines or {}))) from None
 
 
 def to_dict(recipe: Recipe) -> dict[str, Any]:
@@ -68,11 +86,11 @@ def recipe_fields(section: type = Recipe, prefix: str = "") -> Iterator[RecipeFi
             yield RecipeField(key, _type_name(hint.__origin__), _default(field), about.description)
 
 
-def _explain(error: ValidationError, name: str, lines: Mapping[str, int]) -> Iterator[str]:
+def _explain(error: ValidationError, prefix: str, name: str, lines: Mapping[str, int]) -> Iterator[str]:
     told = set()
     hints = field_types(Recipe)
     for problem in error.errors():
-        parts = [str(part) for part in problem["loc"]]
+        parts = [*filter(None, [prefix]), *(str(part) for part in problem["loc"])]
         key = ".".join(parts)
         while key not in hints and key.count(".") > 0 and ".".join(parts[:-1]) in hints and _is_leaf(hints, parts[:-1]):
             parts.pop()  # inside a union or mapping: the field itself is what a person wrote
@@ -86,15 +104,24 @@ def _explain(error: ValidationError, name: str, lines: Mapping[str, int]) -> Ite
 
 def _problem(problem: Any, key: str, hints: Mapping[str, Any]) -> str:
     if problem["type"] in ("unexpected_keyword_argument", "extra_forbidden"):
-        section, _, leaf = key.rpartition(".")
-        elsewhere = [known for known in hints if known.rpartition(".")[2] == leaf]
-        siblings = [known for known in hints if known.rpartition(".")[0] == section]
-        return f"unknown key {key!r}{nearest(elsewhere[0], elsewhere) if elsewhere else nearest(key, siblings)}"
+        return f"unknown key {key!r}{_nearest_key(key, hints)}"
     if problem["type"] in ("missing", "missing_argument"):
-        return f"{key} is missing: set it in the file or with --{key}=..."
+        required = [field.key for field in recipe_fields() if field.default is dataclasses.MISSING]
+        named = [name for name in required if f"{name}.".startswith(f"{key}.")] or [key]
+        return f"{' and '.join(named)} is missing: set it in the file or with --{named[0]}=..."
     message = problem["msg"].removeprefix("Input ").removeprefix("Value error, ")
     value = problem["input"] if len(repr(problem["input"])) < 60 else "..."
     return f"{key} {message} (it is {value!r}; type {_type_name(hints.get(key, Any))})"
+
+
+def _nearest_key(key: str, hints: Mapping[str, Any]) -> str:
+    section, _, leaf = key.rpartition(".")
+    siblings = [known for known in hints if known.rpartition(".")[0] == section]
+    # A field is often put into the wrong section, or into none: its own name says more than where it stands.
+    closest = difflib.get_close_matches(leaf, {known.rpartition(".")[2]: None for known in hints}, n=1, cutoff=0.7)
+    elsewhere = [known for known in hints if closest and known.rpartition(".")[2] == closest[0]]
+    beside = [known for known in elsewhere if known in siblings]
+    return nearest((beside or elsewhere)[0], hints) if elsewhere else nearest(key, siblings)
 
 
 def field_types(section: type, prefix: str = "") -> dict[str, Any]:

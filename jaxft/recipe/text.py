@@ -11,7 +11,7 @@ from typing import Any
 
 from jaxft.errors import UsageError
 from jaxft.recipe.fields import Recipe
-from jaxft.recipe.schema import field_types, make_recipe, members
+from jaxft.recipe.schema import Section, check, field_types, make_recipe, members, to_dict
 
 
 def load_recipe(path: str | Path | None = None, flags: Sequence[str] = ()) -> Recipe:
@@ -21,11 +21,33 @@ def load_recipe(path: str | Path | None = None, flags: Sequence[str] = ()) -> Re
     Raises UsageError naming each unknown key, wrong value and missing field.
     """
     values, lines = read_yaml(path) if path is not None else ({}, {})
-    for key, value in parse_flags(flags):
+    for key in lay_over(values, parse_flags(flags)):
         lines.pop(key, None)
-        _set(values, key, value)
     recipe = make_recipe(values, name=str(path) if path is not None else "recipe", lines=lines)
     return recipe if recipe.out else dataclasses.replace(recipe, out=f"runs/{Path(path or 'run').stem}")
+
+
+def override(recipe: Recipe, flags: Sequence[str]) -> Recipe:
+    """Return the recipe with `--any.field=value` flags laid over it."""
+    values = to_dict(recipe)
+    lay_over(values, parse_flags(flags))
+    return make_recipe(values)
+
+
+def lay_over(values: dict[str, Any], pairs: Sequence[tuple[str, Any]]) -> list[str]:
+    """Put `(dotted key, value)` pairs into nested values, in place, and return the keys."""
+    for key, value in pairs:
+        _set(values, key, value)
+    return [key for key, _ in pairs]
+
+
+def parse_section(section: type[Section], name: str, flags: Sequence[str]) -> Section:
+    """Return one section of a recipe (its class and name) from flags alone: `--name.field=value`."""
+    values: dict[str, Any] = {name: {}}
+    lay_over(values, parse_flags(flags))
+    for other in set(values) - {name}:
+        raise UsageError(f"--{other}: only fields of {name!r} are known here: --{name}.field=value")
+    return check(section, values[name], prefix=name)
 
 
 def parse_flags(flags: Sequence[str]) -> list[tuple[str, Any]]:

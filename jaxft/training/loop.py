@@ -17,8 +17,8 @@ import dataclasses
 import signal
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import Any
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
+from typing import Any, cast
 
 import jax
 import numpy as np
@@ -73,20 +73,19 @@ def train(
     save: Callable[[Any], Any] = lambda state: state,
     write: Write = lambda row: None,
     log_every: int = 1,
-    place: Callable[[Any], Any] | None = None,
     progress: Progress | None = None,
 ) -> tuple[Any, Report]:
     """Run `step` from `state.step` up to `steps` and return the state and a report.
 
-    `batches.batch(n)` is the batch of step n (from 0), `batches.ids(n)` names its examples; `place` puts a batch on the
-    devices. `evaluate(state)` runs every `eval_every` steps and at the end; its `validation_loss`, where it has one,
-    decides which checkpoint is the best. `save(state)` is what a checkpoint holds. Raises Error when the loss or
-    gradient of a step is not finite: the earlier checkpoints are kept.
+    `batches.batch(n)` is the batch of step n from 0, `batches.ids(n)` names its examples. `evaluate(state)` runs every
+    `eval_every` steps and at the end; its `validation_loss`, where it has one, decides which checkpoint is the best.
+    `save(state)` is what a checkpoint holds. Raises Error when the loss or gradient of a step is not finite: the
+    earlier checkpoints are kept.
     """
     first, saved_at = int(state.step), time.monotonic()
     ledger = _Ledger(Report(), write, log_every, steps, batches.ids, checkpoints, progress or Progress(quiet=True))
-    source = contextlib.closing(prefetch(batches, first, steps, place=place))
-    with ledger.show as show, _stop_signals() as stop, source as ready:
+    ready = cast(Generator, prefetch(batches, first, steps))
+    with ledger.show as show, _stop_signals() as stop, contextlib.closing(ready):
         show.start(first, steps)
         for n, batch in ready:
             with ledger.step(n + 1, batch) as started:

@@ -7,6 +7,9 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import optax
+from jax.sharding import Mesh
+
+from jaxft.training.sharding import shardings
 
 
 class TrainState(NamedTuple):
@@ -15,6 +18,12 @@ class TrainState(NamedTuple):
     step: jax.Array  # int32 []
 
 
-def init_state(trainable: Any, optimizer: optax.GradientTransformation) -> TrainState:
-    """Return the state at step 0; moments take the trainable tree's dtype and, leaf by leaf, its sharding."""
-    return TrainState(trainable, optimizer.init(trainable), jnp.zeros((), jnp.int32))
+def init_state(trainable: Any, optimizer: optax.GradientTransformation, mesh: Mesh | None = None) -> TrainState:
+    """Return the state at step 0; on a mesh, moments are born in the shards of what they belong to."""
+
+    def init(trainable):
+        return TrainState(trainable, optimizer.init(trainable), jnp.zeros((), jnp.int32))
+
+    if mesh is None:
+        return init(trainable)
+    return jax.jit(init, out_shardings=shardings(jax.eval_shape(init, trainable), mesh))(trainable)

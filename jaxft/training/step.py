@@ -13,10 +13,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
+from jax.sharding import Mesh
 
 from jaxft.errors import UsageError
 from jaxft.methods import Method
 from jaxft.training.loss import Loss, token_loss
+from jaxft.training.sharding import shard_batch, shardings
 from jaxft.training.state import TrainState
 
 Step = Callable[[TrainState, Any, Any, jax.Array], tuple[TrainState, dict[str, jax.Array]]]
@@ -29,12 +31,14 @@ def train_step(
     *,
     loss: Loss | None = None,
     accumulate: int = 1,
+    mesh: Mesh | None = None,
 ) -> Step:
     """Return `step(state, frozen, batch, key) -> (state, metrics)`, jitted; `state` is donated.
 
     The gradient is that of Σ token losses / Σ weights over the whole batch, whatever `accumulate` (the number of
     parts that the batch, `B` divisible by it, is run in) and however it is sharded. A loss or gradient that is not
     finite leaves the trainable tree and the optimizer state as they were and reports `finite` as False.
+    With a `mesh` (see `jaxft.training.sharding`) rows are split over its devices and the state keeps its shards.
     Metrics are device scalars: `loss`, `tokens`, `grad_norm`, `finite`. Randomness at step n is `fold_in(key, n)`.
     Raises `UsageError` for a batch (of NumPy arrays) in which no target counts.
     """
@@ -49,11 +53,13 @@ def train_step(
         key = jax.random.fold_in(key, state.step)
         (total, tokens), gradient = _accumulated(gradient_of, state.trainable, frozen, batch, key, accumulate)
         gradient = jax.tree.map(lambda g: g / tokens, gradient)
-        norm = optax.global_norm(gradient)
+        norm = optax.tree.norm(gradient)
         finite = jnp.isfinite(total) & jnp.isfinite(norm)
         updates, opt_state = optimizer.update(gradient, state.opt_state, state.trainable)
         trained = TrainState(optax.apply_updates(state.trainable, updates), opt_state, state.step)
         kept = jax.tree.map(lambda new, old: jnp.where(finite, new, old), trained, state)
+        if mesh is not None:
+            kept = jax.lax.with_sharding_constraint(kept, shardings(kept, mesh))
         metrics = {"loss": total / tokens, "tokens": tokens, "grad_norm": norm, "finite": finite}
         return kept._replace(step=state.step + 1), metrics
 
@@ -61,7 +67,10 @@ def train_step(
 
     def step(state, frozen, batch, key):
         check_batch(batch, accumulate)
-        return compiled(state, frozen, batch, key)
+        if mesh is None:
+            return compiled(state, frozen, batch, key)
+        with jax.set_mesh(mesh):
+            return compiled(state, frozen, shard_batch(batch, mesh), key)
 
     step.jitted = compiled  # for lowering, cost analysis and counting compilations
     return step

@@ -13,16 +13,18 @@ Example `i` depends on (seed, i) alone. No text of others is used.
 
 from __future__ import annotations
 
+import itertools
 import random
 from collections.abc import Callable
-from itertools import count as counting
 
 from jaxft.data.dialogues.affairs import AFFAIRS
 from jaxft.data.dialogues.favours import FAVOURS
+from jaxft.data.dialogues.occasions import OCCASIONS
 from jaxft.data.dialogues.plans import PLANS
 from jaxft.data.dialogues.talk import Talk
+from jaxft.data.dialogues.troubles import TROUBLES
 
-SCENES: tuple[Callable[[Talk], str], ...] = (*PLANS, *FAVOURS, *AFFAIRS)
+SCENES: tuple[Callable[[Talk], str], ...] = (*PLANS, *OCCASIONS, *FAVOURS, *TROUBLES, *AFFAIRS)
 TURNS = range(6, 13)
 WORDS = range(80, 161)
 
@@ -36,9 +38,10 @@ def dialogues(seed: int, count: int) -> list[dict[str, str]]:
 
 
 def _example(seed: int, i: int) -> dict[str, str]:
-    for attempt in counting():
+    scene = random.Random(f"{seed}/{i}").choice(SCENES)
+    for attempt in itertools.count():
         talk = Talk(random.Random(f"{seed}/{i}/{attempt}"))
-        summary = SCENES[i % len(SCENES)](talk) if attempt < 0 else talk.pick(SCENES)(talk)
+        summary = scene(talk)
         text = "\n".join(f"{who}: {said}" for who, said in talk.turns)
         if len(talk.turns) in TURNS and len(text.split()) in WORDS:
             return {"id": f"{seed}-{i}", "dialogue": text, "summary": summary}

@@ -1,13 +1,18 @@
 """A conversation in the making: two people, the words their lines are filled with, and the turns so far.
 
-    talk.a_says("Shall we {do} on {day}?", "How about we {do} on {day}?")   # one of them, drawn and filled in
-    return talk.tell("{a} and {b} will {do} on {day}.")                        # the summary
+talk.days("day")
+talk.play('''
+a: Shall we have lunch on {day}? | How about lunch on {day}?
+b: With pleasure. | Gladly!
+''')
+return talk.tell("{a} and {b} will have lunch on {day}.")      # the summary
 """
 
 from __future__ import annotations
 
 import dataclasses
 import random
+import re
 from collections.abc import Sequence
 from typing import Any, TypeVar
 
@@ -39,7 +44,7 @@ class Person:
         return self.name
 
     @property
-    def He(self) -> str:  # noqa: N802
+    def He(self) -> str:
         return self.he.capitalize()
 
 
@@ -55,6 +60,11 @@ class Talk:
         self.turns: list[tuple[str, str]] = []
         self._small_talk = rng.sample(SMALL_TALK, 3)
 
+    def staff(self, title: str) -> None:
+        """Make the second person one without a name, such as a clerk."""
+        self.b = Person(title, "they", "them", "their")
+        self.set(b=self.b)
+
     def pick(self, choices: Sequence[T]) -> T:
         """Draw one of `choices`."""
         return self.rng.choice(choices)
@@ -67,9 +77,10 @@ class Talk:
         """Set words that lines may name."""
         self.words |= words
 
-    def days(self, *names: str) -> None:
-        """Set different days of the week, one for each name."""
-        self.set(**dict(zip(names, self.rng.sample(DAYS, len(names)), strict=True)))
+    def days(self, *names: str, ordered: bool = False) -> None:
+        """Set different days of the week, one for each name; on request in the week's order."""
+        picked = self.rng.sample(range(len(DAYS)), len(names))
+        self.set(**{name: DAYS[i] for name, i in zip(names, sorted(picked) if ordered else picked, strict=True)})
 
     def hours(self, *names: str, among: Sequence[str] = EVENINGS) -> None:
         """Set different hours, in order of the clock, one for each name."""
@@ -81,25 +92,25 @@ class Talk:
         first, third = self.pick([pair for pair in BUSY if pair[0] not in self.words.values()])
         self.set(**{said: first, told: third.format(x=who)})
 
-    def tell(self, *variants: str) -> str:
-        """Return one of the variants, filled in; a sentence begins with a capital."""
-        text = self.pick(variants).format(**self.words)
-        return text[0].upper() + text[1:]
+    def tell(self, text: str) -> str:
+        """Return a text filled in, on one line, each sentence with a capital."""
+        filled = " ".join(text.format(**self.words).split())
+        return _SENTENCE.sub(lambda match: match[0].upper(), filled)
 
-    def a_says(self, *variants: str) -> None:
-        """Add what the first person says; two turns of one person in a row become one."""
-        self._say(str(self.words["a"]), self.tell(*variants))
-
-    def b_says(self, *variants: str) -> None:
-        """Add what the second person says."""
-        self._say(str(self.words["b"]), self.tell(*variants))
+    def play(self, script: str) -> None:
+        """Let the two talk: each line of the script says who (`a:` or `b:`) and, between bars, in which ways."""
+        for line in re.split(r"^ *(?=[ab]: )", script.strip(), flags=re.MULTILINE):
+            if line:
+                who, variants = line[0], " ".join(line[2:].split())
+                self._say(str(self.words[who]), self.tell(self.pick(variants.split(" | "))))
 
     def greet(self, chat: float = 0.7) -> None:
         """Let the first person say hello, often with some small talk, and come to the point."""
         self._say(str(self.a), self.pick(GREETINGS).format(y=self.b))
         if self.chance(chat):
             self.chat()
-            self._say(str(self.a), self.pick(TURNING))
+            if turning := self.pick(TURNING):
+                self._say(str(self.a), turning)
 
     def chat(self) -> None:
         """Add a remark of the first person and the second's answer that have nothing to do with the matter."""
@@ -108,19 +119,20 @@ class Talk:
         self._say(str(self.b), answer)
 
     def part(self) -> None:
-        """Let them say goodbye, with the first person beginning."""
-        first, second = self.pick(CLOSINGS)
-        self._say(str(self.a), first.format(y=self.b))
-        self._say(str(self.b), second)
+        """Let them say goodbye, whoever did not speak last beginning."""
+        pair = (self.a, self.b) if self.turns[-1][0] == str(self.b) else (self.b, self.a)
+        for who, other, text in zip(pair, pair[::-1], self.pick(CLOSINGS), strict=True):
+            self._say(str(who), text.format(y=other))
 
     def _say(self, who: str, text: str) -> None:
-        if not text:
-            return
         if self.turns and self.turns[-1][0] == who:
             said = self.turns.pop()[1]
-            lower = said.endswith(",") and not text.startswith(("I ", "I'"))
-            text = f"{said} {text[0].lower() + text[1:] if lower and text.split()[0] not in _NAMES else text}"
+            first = re.split(r"\W", text)[0]
+            if said.endswith(",") and first not in _CAPITALS:
+                text = text[0].lower() + text[1:]
+            text = f"{said} {text}"
         self.turns.append((who, text))
 
 
-_NAMES = {*WOMEN, *MEN, *DAYS}
+_SENTENCE = re.compile(r"(?:^|(?<=[.!?] ))[a-zé]")
+_CAPITALS = {"I", *WOMEN, *MEN, *DAYS}

@@ -3,19 +3,30 @@
 An excuse is a pair: how the speaker says it, and how it is told about `{x}` (with `{x.his}`).
 """
 
-WOMEN = (
-    "Anna Maria Lena Nora Julia Eva Clara Nina Sofia Ingrid Priya Yuki Amina Fatima Rosa Elena Greta Hanna Ivy Carmen "
-    "Leila Marta Olga Paula Ruth Sara Tessa Vera Wanda Zoe Mei Aisha Bianca Dora Esther Freya"
-).split()
-MEN = (
-    "Tom Paul Ivan Omar Leo Marek Ravi Jonas Peter David Hugo Kenji Samir Luca Felix Martin Oscar Viktor Adam Bruno "
-    "Carlos Daniel Emil Frank George Henrik Igor Jamal Karim Lars Mateo Nils Pablo Stefan Tariq Ben"
-).split()
-CITIES = "Lisbon Vienna Oslo Prague Hamburg Lyon Dublin Milan Porto Ghent Bergen Leeds Turin Malmo Seville Basel".split()
-DAYS = "Monday Tuesday Wednesday Thursday Friday Saturday Sunday".split()
+
+def listed(text: str) -> tuple[str, ...]:
+    """Return the items of a comma-separated text."""
+    return tuple(item.strip() for item in text.split(","))
+
+
+WOMEN = listed("""
+    Anna, Maria, Lena, Nora, Julia, Eva, Clara, Nina, Sofia, Ingrid, Priya, Yuki, Amina, Fatima, Rosa, Elena, Greta,
+    Hanna, Ivy, Carmen, Leila, Marta, Olga, Paula, Ruth, Sara, Tessa, Vera, Wanda, Zoe, Mei, Aisha, Bianca, Dora,
+    Esther, Freya
+""")
+MEN = listed("""
+    Tom, Paul, Ivan, Omar, Leo, Marek, Ravi, Jonas, Peter, David, Hugo, Kenji, Samir, Luca, Felix, Martin, Oscar,
+    Viktor, Adam, Bruno, Carlos, Daniel, Emil, Frank, George, Henrik, Igor, Jamal, Karim, Lars, Mateo, Nils, Pablo,
+    Stefan, Tariq, Ben
+""")
+CITIES = listed("""
+    Lisbon, Vienna, Oslo, Prague, Hamburg, Lyon, Dublin, Milan, Porto, Ghent, Bergen, Leeds, Turin, Malmo, Seville,
+    Basel
+""")
+DAYS = listed("Monday, Tuesday, Wednesday, Thursday, Friday, Saturday, Sunday")
 EVENINGS = ("five", "half past five", "six", "half past six", "seven", "half past seven", "eight", "half past eight")
 MORNINGS = ("eight", "half past eight", "nine", "half past nine", "ten", "half past ten", "eleven", "half past eleven")
-MONTHS = "January February March April May June September October November".split()
+MONTHS = listed("January, February, March, April, May, June, September, October, November")
 
 BUSY = (
     ("I have a dentist appointment", "{x} has a dentist appointment"),
@@ -84,9 +95,8 @@ SMALL_TALK = (
     ("Have you tried the soup I gave you?", "We had it on Sunday, even the children asked for more."),
 )
 
-GREETINGS = ("Hi {y}!", "Hello {y}!", "Hey {y},", "Hi {y}, do you have a minute?", "{y}, there you are!", "Morning, {y}!",
-             "Hi {y}, it's me.", "{y}, can I ask you something?")  # fmt: skip
-TURNING = ("By the way,", "Anyway,", "Listen,", "But that's not why I'm calling.", "What I wanted to ask:", "So,", "")
+GREETINGS = ("Hi {y}!", "Hello {y}!", "Hey {y},", "{y}, there you are!", "Good to see you, {y}!", "Hi {y}, it's me.")
+TURNING = ("By the way,", "Anyway,", "Listen,", "Actually, there is something else.", "So,", "Right. Now,", "")
 CLOSINGS = (
     ("Perfect, thank you!", "You're welcome!"),
     ("Great, see you then!", "See you!"),

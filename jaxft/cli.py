@@ -1,0 +1,181 @@
+"""The command line: each command is a few calls of the library.
+
+    jaxft train RECIPE.yaml --any.field=value
+    jaxft generate MODEL --adapter runs/x/adapter --prompt "..."
+    jaxft evaluate MODEL runs/x/recipe.yaml --adapter runs/x/adapter
+    jaxft params MODEL --method.rank=8
+    jaxft quickstart
+
+A problem is one line on standard error: exit code 2 where what was asked for is wrong, 1 where it failed, 130 after
+Ctrl-C. `--debug` shows the traceback.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from jaxft.errors import Error, UsageError
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run a command and return its exit code."""
+    own, fields = _split(list(sys.argv[1:] if argv is None else argv))
+    debug = "--debug" in own
+    try:
+        arguments, unknown = _parser().parse_known_args(own)
+        _commands()[arguments.command](arguments, [*unknown, *fields])
+        return 0
+    except Error as error:
+        if debug:
+            raise
+        print("\n".join(f"jaxft: {line}" for line in str(error).split("\n")), file=sys.stderr)
+        return 2 if isinstance(error, UsageError) else 1
+    except KeyboardInterrupt:
+        if debug:
+            raise
+        print("jaxft: interrupted", file=sys.stderr)
+        return 130
+    except SystemExit as stop:
+        return stop.code if isinstance(stop.code, int) else int(stop.code is not None)
+
+
+def _commands() -> dict[str, Callable[[argparse.Namespace, list[str]], None]]:
+    return {"train": _train, "generate": _generate, "evaluate": _evaluate, "params": _params, "quickstart": _quickstart}
+
+
+def _train(arguments: argparse.Namespace, fields: list[str]) -> None:
+    from jaxft.recipe import load_recipe
+    from jaxft.runs import run
+
+    recipe = load_recipe(arguments.recipe, fields)
+    _show_run(run(recipe, overwrite=arguments.overwrite), recipe.out)
+
+
+def _quickstart(arguments: argparse.Namespace, fields: list[str]) -> None:
+    from jaxft.quickstart import quickstart_recipe
+    from jaxft.recipe import override
+    from jaxft.runs import run
+
+    recipe = override(quickstart_recipe(arguments.folder), fields)
+    _show_run(run(recipe, overwrite=arguments.overwrite), recipe.out)
+    print(f'now try: jaxft generate {recipe.model.source} --adapter {recipe.out}/adapter --chat --prompt "..."')
+
+
+def _show_run(summary: Any, out: str) -> None:
+    from pathlib import Path
+
+    from rich.console import Console
+
+    from jaxft.runs.show import show_cost, show_predictions, show_scores
+    from jaxft.training.journal import read_lines
+
+    console = Console()
+    show_scores(summary, console)
+    show_predictions(read_lines(Path(out) / "predictions.jsonl"), console)
+    show_cost(summary, console)
+    console.print(
+        f"the run: {out}/ (recipe.yaml, metrics.jsonl, adapter/, predictions.jsonl, summary.json)", markup=False
+    )
+
+
+def _generate(arguments: argparse.Namespace, fields: list[str]) -> None:
+    from jaxft.recipe import GenerateRecipe, parse_section
+    from jaxft.runs.use import generate_texts, read_prompts
+
+    settings = parse_section(GenerateRecipe, "generate", fields)
+    prompts = read_prompts(arguments.prompt, arguments.file)
+    for text in generate_texts(arguments.model, prompts, arguments.adapter, settings, arguments.chat, arguments.system):
+        print(text)
+
+
+def _evaluate(arguments: argparse.Namespace, fields: list[str]) -> None:
+    import json
+
+    from jaxft.recipe import load_recipe
+    from jaxft.runs.use import evaluate_split
+
+    recipe = load_recipe(arguments.recipe, [f"--model.source={arguments.model}", *fields])
+    print(json.dumps(evaluate_split(recipe, arguments.adapter, arguments.split, arguments.predictions), indent=2))
+
+
+def _params(arguments: argparse.Namespace, fields: list[str]) -> None:
+    from rich.console import Console
+
+    from jaxft.recipe import parse_flags
+    from jaxft.runs.show import show_sizes
+    from jaxft.runs.use import sizes_of_methods
+
+    show_sizes(sizes_of_methods(arguments.model, parse_flags(fields)), Console(), arguments.model)
+
+
+def _split(argv: list[str]) -> tuple[list[str], list[str]]:
+    own, fields = [], []
+    while argv:
+        word = argv.pop(0)
+        name = word.partition("=")[0]
+        if name.startswith("--") and ("." in name or name in ("--method", "--out")):
+            fields.append(word)
+            if "=" not in word and argv and not argv[0].startswith("--"):
+                fields.append(argv.pop(0))
+        else:
+            own.append(word)
+    return own, fields
+
+
+class _FieldsParser(argparse.ArgumentParser):
+    def format_help(self) -> str:
+        from jaxft.recipe.help import explain
+
+        self.epilog = explain(*self.sections)
+        return super().format_help()
+
+    sections: tuple[str, ...] = ()
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="jaxft", description="Instruction fine-tuning of language models in JAX.")
+    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND", parser_class=_FieldsParser)
+
+    def command(name: str, text: str, *sections: str) -> argparse.ArgumentParser:
+        added = commands.add_parser(
+            name, help=text, description=text, allow_abbrev=False, formatter_class=argparse.RawDescriptionHelpFormatter
+        )
+        added.sections = sections
+        added.add_argument("--debug", action="store_true", help="show the traceback of an error")
+        return added
+
+    train = command("train", "tune a model as a recipe says, or go on with a run that was stopped", "")
+    train.add_argument("recipe", nargs="?", help="YAML file; flags alone will do")
+    train.add_argument("--overwrite", action="store_true", help="delete what an earlier run left in the run folder")
+
+    generate = command("generate", "write what a model says to prompts", "generate")
+    generate.add_argument("model", help="hub id, directory, file.gguf or pypi:PACKAGE")
+    generate.add_argument("--adapter", help="folder of an adapter, as a run or PEFT saves it")
+    generate.add_argument("--prompt", action="append", help="a prompt; may be given several times")
+    generate.add_argument("--file", help="file with a prompt a line; without it and --prompt, standard input")
+    generate.add_argument("--chat", action="store_true", help="send prompts as user's turns of the chat template")
+    generate.add_argument("--system", help="system message; needs --chat")
+
+    evaluate = command("evaluate", "score a model on data", "data", "generate", "evaluate")
+    evaluate.add_argument("model", help="hub id, directory, file.gguf or pypi:PACKAGE")
+    evaluate.add_argument(
+        "recipe", nargs="?", help="YAML file with the data and evaluate sections; flags alone will do"
+    )
+    evaluate.add_argument("--adapter", help="folder of an adapter, as a run or PEFT saves it")
+    evaluate.add_argument("--split", default="test", help="the split to score (default: test)")
+    evaluate.add_argument("--predictions", help="file for the predictions, a line of JSON each")
+
+    params = command("params", "say what each method would train, and the memory it takes", "method", "optimizer")
+    params.add_argument("model", help="hub id, directory, file.gguf or pypi:PACKAGE")
+
+    quickstart = command("quickstart", "tune SmolLM2-135M-Instruct to summarise dialogues: minutes on a CPU", "")
+    quickstart.add_argument("folder", nargs="?", default="quickstart", help="run folder (default: quickstart)")
+    quickstart.add_argument("--overwrite", action="store_true", help="delete what an earlier run left there")
+    return parser
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,35 @@
+"""Scores of a model on encoded examples: the token-exact loss, generated texts, and what the metrics say of them."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, cast
+
+import jax.numpy as jnp
+
+from jaxft.data import Encoded, prefetch
+
+
+def mean_loss(
+    loss: Callable[[Any, Any, Any], tuple[Any, Any]],
+    trainable: Any,
+    frozen: Any,
+    batches: Any,
+    place: Callable[[Any], Any] | None = None,
+) -> float:
+    """Return Σ token losses / Σ target tokens over one pass of `batches`; `loss` is what `loss_step` returns."""
+    total, count = jnp.zeros(()), jnp.zeros(())
+    with contextlib.closing(cast(Any, prefetch(batches, 0, batches.steps_per_epoch, place=place))) as ready:
+        for _, batch in ready:
+            part, tokens = loss(trainable, frozen, batch)
+            total, count = total + part, count + tokens
+    return float(total) / float(count)
+
+
+def predict(model: Any, variables: Any, examples: Sequence[Encoded], settings: Mapping[str, Any], key: Any) -> list[str]:
+    """Return the texts that the model writes after the examples' prompts; `settings` are `generate`'s."""
+    from jaxft.generation import generate
+
+    texts = generate(model, variables, [example.prompt.tolist() for example in examples], key=key, **settings)
+    return [text.strip() for text in texts]

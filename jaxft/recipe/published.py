@@ -1,0 +1,59 @@
+"""What a recipe leaves open, filled in: the method's settings, and how its authors train it.
+
+Learning rates differ by four orders of magnitude between methods, so no single default could serve. `null` in the
+optimizer's section takes the method's published value, and the run folder's recipe.yaml holds what was taken.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import TYPE_CHECKING, Any
+
+from jaxft.recipe.fields import OptimizerRecipe, Recipe
+from jaxft.recipe.schema import make_recipe, to_dict
+
+if TYPE_CHECKING:
+    from jaxft.training.optimizer import OptimizerConfig
+
+_ADAM: dict[str, Any] = {"name": "adamw", "clip_norm": 1.0, "b1": 0.9, "b2": 0.999, "eps": 1e-8}
+
+PUBLISHED = {
+    # What Hugging Face's trainer starts from; the papers' own lie between 1e-5 (7B and more) and 1e-3 (T5, Adafactor).
+    "full": OptimizerRecipe(**_ADAM, learning_rate=5e-5, schedule="linear", warmup=0.02, weight_decay=0.0),
+    # Hu et al. 2021, arXiv:2106.09685, tables 11 and 18: 500 steps of warm-up in some 26,000, decay 0.01.
+    "lora": OptimizerRecipe(**_ADAM, learning_rate=2e-4, schedule="linear", warmup=0.02, weight_decay=0.01),
+    # Lester et al. 2021, arXiv:2104.08691: without parameter scaling.
+    "prompt": OptimizerRecipe(
+        **_ADAM | {"name": "adafactor", "clip_norm": 0.0},
+        learning_rate=0.3,
+        schedule="constant",
+        warmup=0,
+        weight_decay=1e-5,
+    ),
+}
+
+
+def resolve(recipe: Recipe, name: str = "recipe") -> Recipe:
+    """Return the recipe validated and with nothing left open: every setting of the method and of its optimizer.
+
+    Raises UsageError for unknown methods, settings and metrics.
+    """
+    from jaxft.evaluation.metrics import check_metrics
+    from jaxft.methods import from_config
+
+    recipe = make_recipe(to_dict(recipe), name=name)
+    check_metrics(recipe.evaluate.metrics)
+    method = dict(from_config(recipe.method).config)
+    chosen = {key: value for key, value in dataclasses.asdict(recipe.optimizer).items() if value is not None}
+    optimizer = OptimizerRecipe(**(dataclasses.asdict(PUBLISHED[method["name"]]) | chosen))
+    return make_recipe(to_dict(dataclasses.replace(recipe, method=method, optimizer=optimizer)), name=name)
+
+
+def optimizer_config(optimizer: OptimizerRecipe, steps: int) -> OptimizerConfig:
+    """Return the settings of a resolved recipe's optimizer for a run of `steps`."""
+    from jaxft.training.optimizer import OptimizerConfig
+
+    settings = dataclasses.asdict(optimizer)
+    warmup = settings.pop("warmup")
+    settings["warmup_steps"] = warmup if isinstance(warmup, int) else round(warmup * steps)
+    return OptimizerConfig(**(settings | {"clip_norm": optimizer.clip_norm or None}))
