@@ -44,11 +44,14 @@ def test_restores_the_saved_tree_with_its_structure_and_types(tmp_path):
 def test_keeps_the_newest_and_the_best(tmp_path):
     checkpoints = Checkpoints(tmp_path, keep=2)
     for step, loss in [(1, 3.0), (2, 1.0), (3, 2.0), (4, None), (5, float("nan"))]:
-        checkpoints.save(step, make_state(step), loss=loss)
+        checkpoints.save(step, make_state(step))
+        if loss is not None:
+            checkpoints.mark(step, loss)
     assert (checkpoints.steps, checkpoints.best) == ([2, 4, 5], 2)
     checkpoints.close()
     again = Checkpoints(tmp_path, keep=2)  # the losses are read from disk
-    again.save(6, make_state(6), loss=2.5)
+    again.save(6, make_state(6))
+    again.mark(6, 2.5)
     assert (again.steps, again.best) == ([2, 5, 6], 2)
     assert float(again.restore(make_state(), step=2)["trainable"]["layers"][0]["q"]["a"][0, 0]) == 2
 

@@ -14,7 +14,10 @@ TRIMMED = "<s>" + CHATML.replace("message['content']", "message['content'] | tri
 # As some reasoning models do: an empty block of thoughts in the generation prompt alone.
 THINKING = CHATML.replace("'<|im_start|>assistant\\n' }}", "'<|im_start|>assistant\\n<think></think>' }}")
 # No end-of-turn token; the text is rewritten; the system's turn is refused.
-BARE = "{% for m in messages %}{{ m.role }}: {{ m.content }}\n{% endfor %}{% if add_generation_prompt %}assistant: {% endif %}"
+BARE = (
+    "{% for m in messages %}{{ m.role }}: {{ m.content }}\n{% endfor %}"
+    "{% if add_generation_prompt %}assistant: {% endif %}"
+)
 SHOUTING = "{% for m in messages %}{{ m.content | upper }}{% endfor %}{% if add_generation_prompt %}?{% endif %}"
 REFUSING = "{% if messages[0].role == 'system' %}{{ raise_exception('System role not supported') }}{% endif %}" + CHATML
 

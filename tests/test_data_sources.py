@@ -69,6 +69,10 @@ def test_what_is_missing_or_misnamed_is_a_usage_error(directory, tmp_path):
         read(tmp_path / "absent.jsonl")
     with pytest.raises(UsageError, match="no such file"):
         read("./absent")
+    with pytest.raises(UsageError, match="no such file"):
+        read("some/where/else")
+    with pytest.raises(UsageError, match="no such file"):
+        read("/absent")
     (tmp_path / "empty").mkdir()
     with pytest.raises(UsageError, match="no train, validation or test file"):
         read(tmp_path / "empty")

@@ -138,6 +138,24 @@ def test_evaluates_checkpoints_and_keeps_the_best(tmp_path):
     assert (checkpoints.steps, checkpoints.best) == ([4, 6], 4)
 
 
+def test_an_evaluation_that_a_signal_skipped_is_made_up_for(tmp_path):
+    def write_and_stop(row):
+        rows.append(row)
+        if row["step"] == 3:
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    rows = []
+    options = {"evaluate": lambda state: {"validation_loss": 1 / float(state.step)}, "eval_every": 1, "log_every": 3}
+    with pytest.raises(SystemExit):
+        run(9, write=write_and_stop, checkpoints=Checkpoints(tmp_path, keep=1), **options)
+    assert [row["step"] for row in rows] == [1, 2, 3]  # the third is the step's own: its evaluation was skipped
+    checkpoints = Checkpoints(tmp_path, keep=1)
+    rows.clear()
+    run(5, checkpoints.restore(start()[0]), checkpoints=checkpoints, write=rows.append, evaluated=2, **options)
+    assert [row["step"] for row in rows if "validation_loss" in row] == [3, 4, 5]
+    assert checkpoints.best == 5
+
+
 def test_the_clock_makes_checkpoints_too(tmp_path):
     checkpoints = Checkpoints(tmp_path, keep=9)
     run(3, checkpoints=checkpoints, checkpoint_seconds=0)

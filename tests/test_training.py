@@ -160,12 +160,13 @@ def test_schedules_have_their_shapes():
 @pytest.mark.parametrize("name", ["adamw", "adafactor"])
 @pytest.mark.parametrize("method", [full(), lora(4, 8), prompt(4)], ids=["full", "lora", "prompt"])
 def test_every_method_learns_a_batch_by_heart(llama, name, method):
-    optimizer = make_optimizer(OptimizerConfig(name, 1e-2 if method.config["name"] == "full" else 0.05), 100)
+    rate = {"full": 1e-2, "lora": 3e-2, "prompt": 0.1}[method.config["name"]]
+    optimizer = make_optimizer(OptimizerConfig(name, rate, "constant"), 40)
     trainable, frozen = method.init(jax.random.key(0), {"params": llama.params})
     state, step = init_state(trainable, optimizer), train_step(llama, method, optimizer)
     batch = make_batch(llama.config, rows=2)
     losses = []
-    for _ in range(30):
+    for _ in range(40):
         state, metrics = step(state, frozen, batch, jax.random.key(0))
         losses.append(float(metrics["loss"]))
     assert losses[-1] < 0.8 * losses[0]

@@ -10,7 +10,16 @@ import transformers
 from jaxft.data.dialogues import dialogues
 from jaxft.models import Decoder, DecoderConfig, Model
 from jaxft.pretrained import save
-from jaxft.recipe import DataRecipe, EvaluateRecipe, GenerateRecipe, ModelRecipe, OptimizerRecipe, Recipe, TrainRecipe
+from jaxft.recipe import (
+    DataRecipe,
+    EvaluateRecipe,
+    GenerateRecipe,
+    MeshRecipe,
+    ModelRecipe,
+    OptimizerRecipe,
+    Recipe,
+    TrainRecipe,
+)
 
 CHAT = (
     "{% for m in messages %}<|start|>{{ m['role'] }}\n{{ m['content'] }}<|end|>\n{% endfor %}"
@@ -47,7 +56,8 @@ def write_model(folder, seed=0):
         pad_token_id=0,
     )
     architecture = Decoder(config)
-    save(folder, Model(architecture, architecture.init(jax.random.key(seed)), tokenizer))
+    params = jax.tree.map(lambda p: p * (10 if p.ndim > 1 else 1), architecture.init(jax.random.key(seed)))
+    save(folder, Model(architecture, params, tokenizer))
     return folder
 
 
@@ -64,11 +74,12 @@ def recipe(model, data, out, **train):
     return Recipe(
         model=ModelRecipe(str(model)),
         data=DataRecipe(str(data), "Summarise:\n{{ dialogue }}", "summary", chat=True, buckets=1),
-        method={"name": "lora", "rank": 2},
-        optimizer=OptimizerRecipe(learning_rate=0.01),
+        method={"name": "lora", "rank": 2, "targets": "all"},
+        optimizer=OptimizerRecipe(learning_rate=0.1),
         train=TrainRecipe(**settings),
         generate=GenerateRecipe(max_new_tokens=4, batch_size=4),
         evaluate=EvaluateRecipe(metrics=["rouge1", "chrf"]),
+        mesh=MeshRecipe(data=1),
         out=str(out),
     )
 

@@ -128,7 +128,8 @@ def _loaders(source: str | Path) -> Loaders:
     path = Path(source).expanduser()
     if path.is_dir():
         return _directory(path)
-    if path.exists() or is_data_file(path) or str(source).startswith(("/", ".", "~")):
+    # A name on the hub has at most one slash.
+    if path.exists() or is_data_file(path) or str(source).startswith(("/", ".", "~")) or len(path.parts) > 2:
         return {_UNSPLIT: lambda: _from_files([path], _UNSPLIT)}
     return _hub(str(source))
 

@@ -5,7 +5,8 @@ the previous checkpoints as they were and, at worst, a temporary folder that the
 lies what they belong to (`identity`: model, method, data), compared before anything is restored.
 
     checkpoints = Checkpoints("run/checkpoints", identity={"model": "...", "method": method.config})
-    checkpoints.save(120, state, loss=1.9)
+    checkpoints.save(120, state)
+    checkpoints.mark(120, loss=1.9)
     state = checkpoints.restore(state)           # the newest; arrays land where `state`'s leaves lie
 """
 
@@ -22,6 +23,7 @@ from typing import Any
 import jax
 
 from jaxft.errors import Error
+from jaxft.training.journal import read_lines, write_lines
 
 _DELETED = "deleted"
 
@@ -34,18 +36,15 @@ class Checkpoints:
 
         self.directory = Path(directory).absolute()
         self.identity = json.loads(json.dumps(dict(identity or {})))  # as it will be read back: tuples are lists
-        self._losses: dict[int, float] = {}
         try:
             self.directory.mkdir(parents=True, exist_ok=True)
+            self._losses = {row["step"]: row["loss"] for row in read_lines(self._losses_file)}
             self._manager = ocp.CheckpointManager(self.directory, options=_options(keep, self._losses))
             self._empty_bin()
         except OSError as error:
             raise Error(
                 f"{self.directory}: checkpoints cannot be kept there ({error.strerror}): change `out`"
             ) from error
-        for step in self.steps:
-            if (loss := self._metadata(step)["loss"]) is not None:
-                self._losses[step] = loss
 
     @property
     def steps(self) -> list[int]:
@@ -54,11 +53,21 @@ class Checkpoints:
 
     @property
     def best(self) -> int | None:
-        """The step with the lowest loss, or None when no checkpoint was saved with one."""
+        """The step with the lowest loss, or None when no checkpoint has one."""
         known = [step for step in self.steps if step in self._losses]
         return min(known, key=self._losses.__getitem__, default=None)
 
-    def save(self, step: int, tree: Any, *, loss: float | None = None) -> None:
+    @property
+    def _losses_file(self) -> Path:
+        return self.directory / "losses.jsonl"
+
+    def mark(self, step: int, loss: float) -> None:
+        """Note the loss of a checkpoint, by which `best` is chosen; one that is not finite is not noted."""
+        if math.isfinite(loss):
+            self._losses[step] = loss
+            write_lines(self._losses_file, [{"step": step, "loss": loss} for step, loss in self._losses.items()])
+
+    def save(self, step: int, tree: Any) -> None:
         """Write `tree` as the checkpoint of `step` and drop those no longer kept; an existing step is left alone.
 
         Raises Error when the folder cannot be written (a full disk): earlier checkpoints are still there.
@@ -67,18 +76,14 @@ class Checkpoints:
 
         if step in self.steps:
             return
-        loss = loss if loss is not None and math.isfinite(loss) else None
         leaves = _named(tree)
         shapes = {name: _shape(leaf) for name, leaf in leaves.items()}
-        metadata = {"identity": self.identity, "loss": loss, "leaves": shapes}
-        if loss is not None:
-            self._losses[step] = loss
+        metadata = {"identity": self.identity, "leaves": shapes}
         arrays = {name: leaf for name, leaf in leaves.items() if leaf.size}  # orbax refuses arrays without elements
         args = ocp.args.Composite(state=ocp.args.StandardSave(arrays), metadata=ocp.args.JsonSave(metadata))
         try:
             self._manager.save(step, args=args, force=True)
         except Exception as error:  # orbax wraps a full disk in one of several types
-            self._losses.pop(step, None)
             raise Error(self._cannot_write(step, error)) from error
         self._empty_bin()
 
@@ -109,6 +114,7 @@ class Checkpoints:
         for step in self.steps:
             self._manager.delete(step)
         self._losses.clear()
+        self._losses_file.unlink(missing_ok=True)
         self._empty_bin()
 
     def close(self) -> None:

@@ -68,6 +68,7 @@ def train(
     steps: int,
     evaluate: Callable[[Any], Mapping[str, float]] | None = None,
     eval_every: int = 0,
+    evaluated: int = 0,
     checkpoints: Checkpoints | None = None,
     checkpoint_seconds: float = 300.0,
     save: Callable[[Any], Any] = lambda state: state,
@@ -79,26 +80,28 @@ def train(
 
     `batches.batch(n)` is the batch of step n from 0, `batches.ids(n)` names its examples. `evaluate(state)` runs every
     `eval_every` steps and at the end; its `validation_loss`, where it has one, decides which checkpoint is the best.
-    `save(state)` is what a checkpoint holds. Raises Error when the loss or gradient of a step is not finite: the
-    earlier checkpoints are kept.
+    `evaluated` is the last step that an earlier session evaluated. `save(state)` is what a checkpoint holds. Raises
+    Error when the loss or gradient of a step is not finite: the earlier checkpoints are kept.
     """
     first, saved_at = int(state.step), time.monotonic()
     ledger = _Ledger(Report(), write, log_every, steps, batches.ids, checkpoints, progress or Progress(quiet=True))
+
+    def due(step: int) -> bool:
+        return evaluate is not None and step > 0 and (step == steps or (eval_every > 0 and step % eval_every == 0))
+
     ready = cast(Generator, prefetch(batches, first, steps))
     with ledger.show as show, _stop_signals() as stop, contextlib.closing(ready):
         show.start(first, steps)
+        if due(first) and evaluated < first:
+            ledger.evaluate(evaluate, state)
         for n, batch in ready:
             with ledger.step(n + 1, batch) as started:
                 state, started.metrics = step(state, frozen, batch, key)
-            last = n + 1 == steps
-            due = evaluate is not None and (last or (eval_every > 0 and (n + 1) % eval_every == 0))
-            if last or due or stop or time.monotonic() - saved_at >= checkpoint_seconds:
+            if n + 1 == steps or due(n + 1) or stop or time.monotonic() - saved_at >= checkpoint_seconds:
                 ledger.settle()
-                scores = ledger.evaluate(evaluate, state) if due and evaluate and not stop else {}
-                if checkpoints is not None:
-                    with _timed(ledger.report, "checkpoint_seconds"):
-                        checkpoints.save(n + 1, save(state), loss=scores.get("validation_loss"))
-                ledger.settle()
+                ledger.save(save, state)
+                if due(n + 1) and not stop:
+                    ledger.evaluate(evaluate, state)
                 saved_at = time.monotonic()
             if stop:
                 break
@@ -167,12 +170,19 @@ class _Ledger:
         if started.step % self.log_every == 0 or started.step == self.steps:
             self.write(row)
 
-    def evaluate(self, evaluate: Callable[[Any], Mapping[str, float]], state: Any) -> dict[str, float]:
+    def save(self, save: Callable[[Any], Any], state: Any) -> None:
+        if self.checkpoints is not None:
+            with _timed(self.report, "checkpoint_seconds"):
+                self.checkpoints.save(int(state.step), save(state))
+
+    def evaluate(self, evaluate: Any, state: Any) -> None:
+        step = int(state.step)
         with _timed(self.report, "evaluate_seconds"):
             scores = dict(evaluate(state))
-        self.write({"step": int(state.step), **scores})
-        self.show.evaluated(int(state.step), scores)
-        return scores
+        self.write({"step": step, **scores})
+        self.show.evaluated(step, scores)
+        if self.checkpoints is not None and "validation_loss" in scores:
+            self.checkpoints.mark(step, scores["validation_loss"])
 
 
 @contextlib.contextmanager

@@ -94,7 +94,7 @@ class Talk:
 
     def tell(self, text: str) -> str:
         """Return a text filled in, on one line, each sentence with a capital."""
-        filled = " ".join(text.format(**self.words).split())
+        filled = re.sub(r"\ba (?=[aeiou])", "an ", " ".join(text.format(**self.words).split()))
         return _SENTENCE.sub(lambda match: match[0].upper(), filled)
 
     def play(self, script: str) -> None:
