@@ -94,7 +94,7 @@ def test_the_summary_says_what_was_gained_and_what_it_took(done):
     assert summary["after"]["loss"] < summary["before"]["loss"] - 0.1
     assert summary["provenance"]["rouge1"].startswith("rouge-score|F1|stemmer:yes")
     assert summary["scored_on"] == {"split": "test", "examples": 4}
-    assert summary["sizes"]["trainable"] == 2 * 2 * (2 * (16 + 16) + 2 * (16 + 8) + 3 * (16 + 32))
+    assert summary["sizes"]["trainable"] == 2 * 2 * (4 * (16 + 16) + 3 * (16 + 32))
     assert summary["sizes"]["gradient_bytes"] == 4 * summary["sizes"]["trainable"]
     assert summary["compilations"]["train_step"] == 1 < summary["compilations"]["programs"]
     assert summary["peak_memory_bytes"]["host"] > 1e7

@@ -52,7 +52,7 @@ class Progress:
     def note(self, text: str) -> None:
         """Print a line."""
         if not self._quiet:
-            self._console.print(text, markup=False)
+            self._console.print(text, markup=False, soft_wrap=True)
 
     def compiling(self, batch: Mapping[str, Any]) -> None:
         """Announce a compilation for the shapes of `batch`."""
