@@ -28,7 +28,7 @@ class ModelRecipe(_Section):
     remat: Annotated[
         Literal["none", "dots", "full"],
         _about("what the backward pass computes again: nothing, all but products with weights, whole layers"),
-    ] = "none"
+    ] = "dots"
     unroll: Annotated[bool, _about("compile every layer apart: slower to compile, faster steps on CPU")] = False
 
 

@@ -1,0 +1,107 @@
+"""The compiled loop: read the prompts, then one token of every row per turn until all have ended.
+
+`run` is one program per architecture, settings and shapes. The variables are its argument, twice: stacked, for the
+prefill, whose layers run rolled, and as `decoding_variables` gives them, for the loop.
+
+On CPU those are unstacked: every layer a segment of its own, because a rolled loop would copy each layer's weights out
+of the stack for every token. Elsewhere they are the same stacked tree.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from jaxft.generation import beam, sample
+from jaxft.generation.sampling import History, Sampling
+from jaxft.models.layers import Variables
+
+
+def decoding_variables(architecture: Any, variables: Variables) -> Variables:
+    """Return `variables` as the loop wants them on this backend; once per call of `generate`, not per batch."""
+    unroll = architecture.numerics.unroll or jax.default_backend() == "cpu"
+    return jax.jit(unstack)(variables) if unroll else variables
+
+
+def unstack(tree: Any) -> Any:
+    """Turn every segment `[n, ...]` of layers in `tree` into n segments `[1, ...]`."""
+    if not isinstance(tree, dict):
+        return tree
+    return {name: _singles(branch) if name == "layers" else unstack(branch) for name, branch in tree.items()}
+
+
+def _singles(segments):
+    return tuple(
+        jax.tree.map(lambda leaf, i=i: leaf[i : i + 1], segment)
+        for segment in segments
+        for i in range(jax.tree.leaves(segment)[0].shape[0])
+    )
+
+
+@functools.partial(jax.jit, static_argnames=("architecture", "sampling", "room"))
+def run(
+    architecture: Any,
+    sampling: Sampling,
+    room: int,
+    variables: Variables,
+    decoding: Variables,
+    batch: dict[str, jax.Array],
+    real: jax.Array,
+    limit: jax.Array,
+    keys: jax.Array,
+) -> History:
+    """Continue each row of `batch` by at most `limit` tokens; return what is read and written, `[B, T + room]`.
+
+    `batch` is right-padded; `real` `[B]` says which rows are prompts and not filling; `keys` `[B]` are for sampling.
+    `limit` is at most `room`.
+    """
+    c = architecture.config
+    architecture = dataclasses.replace(architecture, numerics=architecture.numerics._replace(remat="none"))
+    search: Any = beam if sampling.num_beams > 1 else sample
+    advance = functools.partial(search.advance, sampling, c.eos_token_ids, c.pad_token_id, limit)
+
+    hidden, cache = architecture.prefill(variables, batch, room)
+    # A segment per layer has a cache per layer, which is written in place.
+    if jax.tree.structure(decoding) != jax.tree.structure(variables):
+        cache = unstack(cache)
+    length = jnp.sum(batch["segments"], axis=1)
+    last = jnp.take_along_axis(hidden, (length - 1)[:, None, None], axis=1)
+    if sampling.num_beams > 1:
+        last = jnp.repeat(last, sampling.num_beams, axis=0)
+        cache = repeat_rows(cache, sampling.num_beams)
+    history = History(jnp.pad(batch["tokens"], ((0, 0), (0, room))), length)
+    state = search.start(sampling, history, real, keys)
+    state = advance(state, architecture.head(decoding, last[:, 0]))
+
+    def going(carry):
+        return (carry[0].step < limit) & search.unfinished(carry[0])
+
+    def body(carry):
+        state, cache = carry
+        if sampling.num_beams > 1:
+            cache = reorder(cache, state.parent)
+        hidden, cache = architecture.decode(decoding, state.token[:, None], cache)
+        return advance(state, architecture.head(decoding, hidden[:, 0])), cache
+
+    state, _ = jax.lax.while_loop(going, body, (state, cache))
+    return search.result(state)
+
+
+def repeat_rows(cache: dict, times: int) -> dict:
+    """Repeat every row of `cache` for its beams."""
+    layers = jax.tree.map(lambda x: jnp.repeat(x, times, axis=1), cache["layers"])
+    rest = {name: x if x.ndim == 0 else jnp.repeat(x, times, axis=0) for name, x in cache.items() if name != "layers"}
+    return {"layers": layers, **rest}
+
+
+def reorder(cache: dict, rows: jax.Array) -> dict:
+    """Give each row the keys and values of the row it goes on from; what beams share (the encoder's) stays."""
+    layers = tuple(
+        segment | {name: jnp.take(segment[name], rows, axis=1) for name in ("key", "value")}
+        for segment in cache["layers"]
+    )
+    return cache | {"layers": layers}

@@ -1,0 +1,110 @@
+"""`generate`: texts for prompts, in the order they were given."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import jax
+import numpy as np
+
+from jaxft.errors import UsageError
+from jaxft.generation import prompts as shapes
+from jaxft.generation.decode import decoding_variables, run
+from jaxft.generation.sampling import Sampling, check
+from jaxft.models import T5
+
+
+def generate(
+    model: Any,
+    variables: Any,
+    prompts: Sequence[str | Sequence[int]],
+    *,
+    max_new_tokens: int = 64,
+    num_beams: int = 1,
+    length_penalty: float = 1.0,
+    temperature: float = 0.0,
+    top_k: int = 0,
+    top_p: float = 1.0,
+    repetition_penalty: float = 1.0,
+    no_repeat_ngram: int = 0,
+    key: jax.Array | None = None,
+    batch_size: int = 16,
+    return_tokens: bool = False,
+) -> list[Any]:
+    """Continue each prompt; return the new texts without special tokens, or with `return_tokens` the new ids.
+
+    Args:
+        model: Its architecture and tokenizer are used, its params are not.
+        variables: `{"params": ...}` and any other collection: what a method's `bind` gives.
+        prompts: Texts, tokenised as they are, or token ids. An encoder-decoder reads them in its encoder.
+        max_new_tokens: At most so many; a row ends earlier at one of `config.eos_token_ids`, the last id returned.
+        num_beams: Above 1: beam search, as `transformers` with `early_stopping=False`.
+        length_penalty: A finished beam scores `log p / length ** length_penalty`.
+        temperature: 0 takes the most probable token; above, tokens are drawn and `key` is needed.
+        top_k: Draw among the k most probable tokens; 0 for all.
+        top_p: Draw among the most probable tokens that reach this probability together.
+        repetition_penalty: Divide (or multiply, below 0) the logits of tokens that are in the text already.
+        no_repeat_ngram: No sequence of so many tokens appears twice; 0 allows all.
+        key: Row i draws with `fold_in(key, i)`: what it becomes does not depend on the other prompts.
+        batch_size: Rows decoded together.
+
+    Raises `UsageError` for settings out of range and, with its index, for a prompt that is empty or does not fit.
+    """
+    sampling = Sampling(num_beams, length_penalty, temperature, top_k, top_p, repetition_penalty, no_repeat_ngram)
+    check(sampling)
+    for name, value in (("max_new_tokens", max_new_tokens), ("batch_size", batch_size)):
+        if value < 1:
+            raise UsageError(f"{name}: {value} is out of range; it must be 1 or more")
+    if temperature > 0 and key is None:
+        raise UsageError("key: drawing tokens at a temperature above 0 needs one; give jax.random.key(seed)")
+    if model.tokenizer is None and not return_tokens:
+        raise UsageError("the model has no tokenizer; load it with one, or ask for return_tokens")
+    ids = shapes.token_ids(model, prompts, "prompt")
+    lengths = [len(row) for row in ids]
+    shapes.check_length(model, variables, lengths, max_new_tokens)
+
+    decoding = decoding_variables(model.architecture, variables)
+    count = shapes.padded_rows(len(ids), batch_size)
+    written: list[list[int]] = [[] for _ in ids]
+    for group in shapes.groups(lengths, batch_size):
+        batch = _batch(model, [ids[i] for i in group], count)
+        keys = _row_keys(key, group, count)
+        real = np.arange(count) < len(group)
+        out = run(
+            model.architecture,
+            sampling,
+            shapes.bucket(max_new_tokens),
+            variables,
+            decoding,
+            batch,
+            real,
+            np.int32(max_new_tokens),
+            keys,
+        )
+        tokens, ends = np.asarray(out.tokens), np.asarray(out.length)
+        starts = batch["segments"].sum(axis=1)
+        for row, i in enumerate(group):
+            written[i] = tokens[row, starts[row] : ends[row]].tolist()
+    return written if return_tokens else _texts(model, written)
+
+
+def _batch(model, ids, count):
+    if not isinstance(model.architecture, T5):
+        return shapes.pad(ids, count)
+    begin = [[model.config.decoder_start_token_id]] * count
+    return shapes.pad(ids, count, "encoder_") | shapes.pad(begin, count, smallest=1)
+
+
+def _row_keys(key, group, count):
+    if key is None:
+        return np.zeros((count,), np.uint32)  # unread
+    indices = np.array([*group, *[0] * (count - len(group))], np.uint32)
+    return jax.vmap(jax.random.fold_in, (None, 0))(key, indices)
+
+
+def _texts(model, written):
+    ends = model.config.eos_token_ids
+    return model.tokenizer.batch_decode(
+        [ids[:-1] if ids and ids[-1] in ends else ids for ids in written], skip_special_tokens=True
+    )
