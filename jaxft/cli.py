@@ -33,6 +33,12 @@ def main(argv: Sequence[str] | None = None) -> int:
             raise
         print("\n".join(f"jaxft: {line}" for line in str(error).split("\n")), file=sys.stderr)
         return 2 if isinstance(error, UsageError) else 1
+    except Exception as error:
+        if debug or not _out_of_memory(error):
+            raise
+        remedy = "lower train.batch_size or generate.batch_size, or set model.remat=full or train.accumulate"
+        print(f"jaxft: out of memory: {remedy}", file=sys.stderr)
+        return 1
     except KeyboardInterrupt:
         if debug:
             raise
@@ -40,6 +46,10 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 130
     except SystemExit as stop:
         return stop.code if isinstance(stop.code, int) else int(stop.code is not None)
+
+
+def _out_of_memory(error: Exception) -> bool:
+    return isinstance(error, MemoryError) or "RESOURCE_EXHAUSTED" in str(error)
 
 
 def _commands() -> dict[str, Callable[[argparse.Namespace, list[str]], None]]:

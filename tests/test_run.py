@@ -25,23 +25,14 @@ QUIET = Progress(quiet=True)
 
 @pytest.fixture(scope="module")
 def place(tmp_path_factory):
-    """A model and data; and a cache of compiled programs, as every run compiles the same ones."""
     folder = tmp_path_factory.mktemp("place")
-    settings = {
-        "jax_compilation_cache_dir": str(folder / "programs"),
-        "jax_persistent_cache_min_compile_time_secs": 0.0,
-    }
-    before = {name: getattr(jax.config, name) for name in settings}
-    for name, value in settings.items():
-        jax.config.update(name, value)
-    yield tiny_run.write_model(folder / "model"), tiny_run.write_rows(folder / "data")
-    for name, value in before.items():
-        jax.config.update(name, value)
+    with tiny_run.cached_programs(folder / "programs"):
+        yield tiny_run.write_model(folder / "model"), tiny_run.write_rows(folder / "data")
 
 
 @pytest.fixture(scope="module")
 def done(place, tmp_path_factory):
-    recipe = tiny_run.recipe(*place, tmp_path_factory.mktemp("done"))
+    recipe = tiny_run.recipe(*place, tmp_path_factory.mktemp("done"), eval_generate=2)
     return recipe, run(recipe, progress=QUIET)
 
 
@@ -146,7 +137,7 @@ def test_stopped_by_a_signal_the_same_recipe_goes_on_to_the_same_bits(done, tmp_
 
 
 def test_another_recipe_is_refused_naming_the_fields_and_overwrite_starts_anew(place, tmp_path):
-    first = tiny_run.recipe(*place, tmp_path, steps=1, eval_generate=0)
+    first = tiny_run.recipe(*place, tmp_path, steps=1)
     run(first, progress=QUIET)
     second = tiny_run.changed(first, "train", batch_size=2, log_every=9)
     with pytest.raises(
@@ -175,7 +166,7 @@ def test_two_processes_do_not_share_a_folder(place, tmp_path):
 
 
 def test_a_loss_that_is_not_finite_stops_with_step_and_examples_and_keeps_the_checkpoint(place, tmp_path):
-    recipe = tiny_run.recipe(*place, tmp_path, eval_every=1, eval_generate=0)
+    recipe = tiny_run.recipe(*place, tmp_path, eval_every=1)
     recipe = tiny_run.changed(recipe, "optimizer", learning_rate=1e38, warmup=0)
     with pytest.raises(
         Error, match=r"^step \d: the loss or its gradient is not finite .* on 0-\d+, .*step \d is intact"
@@ -186,7 +177,7 @@ def test_a_loss_that_is_not_finite_stops_with_step_and_examples_and_keeps_the_ch
 
 def test_a_checkpoint_of_other_data_is_refused(place, tmp_path):
     data = tiny_run.write_rows(tmp_path / "data")
-    recipe = tiny_run.recipe(place[0], data, tmp_path / "run", eval_generate=0)
+    recipe = tiny_run.recipe(place[0], data, tmp_path / "run")
     with pytest.raises(KeyboardInterrupt):
         run(recipe, progress=Stop(2, signal.SIGINT))
     tiny_run.write_rows(data, train=20)
@@ -195,7 +186,7 @@ def test_a_checkpoint_of_other_data_is_refused(place, tmp_path):
 
 
 def test_the_best_checkpoint_may_be_the_one_that_counts(place, tmp_path):
-    recipe = tiny_run.recipe(*place, tmp_path, use="best", steps=6, eval_every=2, eval_generate=0)
+    recipe = tiny_run.recipe(*place, tmp_path, use="best", steps=6, eval_every=2)
     recipe = tiny_run.changed(recipe, "optimizer", learning_rate=100.0, schedule="constant", clip_norm=0)
     run(recipe, progress=QUIET)
     losses = {
@@ -224,7 +215,7 @@ def test_without_a_test_split_validation_is_scored_and_without_both_nothing(plac
 
 @pytest.mark.parametrize("method", [{"name": "full"}, {"name": "prompt", "length": 3}])
 def test_every_method_runs_by_the_same_recipe(place, tmp_path, method):
-    recipe = dataclasses.replace(tiny_run.recipe(*place, tmp_path, steps=2, eval_generate=0), method=method)
+    recipe = dataclasses.replace(tiny_run.recipe(*place, tmp_path, steps=2), method=method)
     summary = run(recipe, progress=QUIET)
     assert summary["steps"] == 2 and summary["after"]["loss"] > 0
     assert any((tmp_path / "adapter").iterdir())

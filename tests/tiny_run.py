@@ -1,5 +1,6 @@
 """A tiny model with a tokenizer and a chat template, as a directory, and dialogues to tune it on, as files."""
 
+import contextlib
 import dataclasses
 import json
 
@@ -25,6 +26,20 @@ CHAT = (
     "{% for m in messages %}<|start|>{{ m['role'] }}\n{{ m['content'] }}<|end|>\n{% endfor %}"
     "{% if add_generation_prompt %}<|start|>assistant\n{% endif %}"
 )
+
+
+@contextlib.contextmanager
+def cached_programs(folder):
+    """Keep compiled programs in `folder`: every run makes its functions anew, and compiles the same ones."""
+    settings = {"jax_compilation_cache_dir": str(folder), "jax_persistent_cache_min_compile_time_secs": 0.0}
+    before = {name: getattr(jax.config, name) for name in settings}
+    try:
+        for name, value in settings.items():
+            jax.config.update(name, value)
+        yield
+    finally:
+        for name, value in before.items():
+            jax.config.update(name, value)
 
 
 def write_model(folder, seed=0):
@@ -70,7 +85,7 @@ def write_rows(folder, train=24, validation=4, test=4):
 
 
 def recipe(model, data, out, **train):
-    settings = {"steps": 8, "batch_size": 4, "eval_every": 3, "eval_generate": 2} | train
+    settings = {"steps": 8, "batch_size": 4, "eval_every": 3, "eval_generate": 0} | train
     return Recipe(
         model=ModelRecipe(str(model)),
         data=DataRecipe(str(data), "Summarise:\n{{ dialogue }}", "summary", chat=True, buckets=1),

@@ -36,13 +36,16 @@ PUBLISHED = {
 def resolve(recipe: Recipe, name: str = "recipe") -> Recipe:
     """Return the recipe validated and with nothing left open: every setting of the method and of its optimizer.
 
-    Raises UsageError for unknown methods, settings and metrics.
+    Raises UsageError for unknown methods, settings and metrics, and for settings of generation that exclude each other.
     """
     from jaxft.evaluation.metrics import check_metrics
+    from jaxft.generation import Sampling
+    from jaxft.generation.sampling import check as check_sampling
     from jaxft.methods import from_config
 
     recipe = make_recipe(to_dict(recipe), name=name)
     check_metrics(recipe.evaluate.metrics)
+    check_sampling(Sampling(**{name: getattr(recipe.generate, name) for name in Sampling._fields}))
     method = dict(from_config(recipe.method).config)
     chosen = {key: value for key, value in dataclasses.asdict(recipe.optimizer).items() if value is not None}
     optimizer = OptimizerRecipe(**(dataclasses.asdict(PUBLISHED[method["name"]]) | chosen))
