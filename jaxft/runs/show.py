@@ -1,0 +1,72 @@
+"""Runs as tables in a terminal."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from rich.box import SIMPLE
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from jaxft.runs.sizes import Sizes
+
+
+def show_scores(summary: Mapping[str, Any], console: Console) -> None:
+    """Print the scores of a run before and after training."""
+    scored = summary["scored_on"]
+    table = Table(title=f"{scored['examples']} {scored['split']} examples", title_justify="left")
+    for heading in ("", "before", "after", "change"):
+        table.add_column(heading, justify="left" if not heading else "right")
+    for name, after in summary["after"].items():
+        before = summary["before"].get(name)
+        change = "" if before is None else f"{after - before:+.4f}"
+        table.add_row(name, "" if before is None else f"{before:.4f}", f"{after:.4f}", change)
+    console.print(table)
+    for provenance in dict.fromkeys(summary["provenance"].values()):
+        console.print(provenance, style="dim", markup=False, highlight=False)
+
+
+def show_predictions(rows: Sequence[Mapping[str, Any]], console: Console, count: int = 3) -> None:
+    """Print some predictions side by side: before, after, reference."""
+    table = Table(show_lines=True)
+    for heading in ("before", "after", "reference"):
+        table.add_column(heading, ratio=1, overflow="fold")
+    for row in rows[:count]:
+        table.add_row(Text(row["before"] or ""), Text(row["after"] or ""), Text(row["references"][0]))
+    console.print(table)
+
+
+def show_cost(summary: Mapping[str, Any], console: Console) -> None:
+    """Print what a run took."""
+    seconds, peak = summary["seconds"], summary["peak_memory_bytes"]
+    parts = [f"{name} {seconds[name]:.0f} s" for name in ("load", "before", "train", "after") if name in seconds]
+    memory = f"peak memory {_bytes(peak['host'])}" + (f", device {_bytes(peak['device'])}" if peak["device"] else "")
+    console.print(
+        f"{', '.join(parts)} (first step {seconds['first_step']:.0f} s); {summary['tokens_per_second']:,.0f} tokens/s; "
+        f"{summary['compilations']['train_step']} shapes compiled; {memory}",
+        highlight=False,
+    )
+
+
+def show_sizes(rows: Mapping[str, Sizes], console: Console, title: str) -> None:
+    """Print what methods would train and hold in memory."""
+    title = f"{title}: numbers trained, and memory for"
+    table = Table(title=title, title_justify="left", box=SIMPLE, pad_edge=False, collapse_padding=True)
+    table.add_column("method", min_width=6, overflow="fold")
+    for heading in ("trained", "share", "base", "trained", "gradients", "moments", "all"):
+        table.add_column(heading, justify="right", no_wrap=True)
+    for name, size in rows.items():
+        held = (size.weight_bytes, size.trainable_bytes, size.gradient_bytes, size.moment_bytes, size.bytes)
+        share = f"{size.trainable / size.total:.2%}"
+        table.add_row(name, f"{size.trainable:,}", share, *(_bytes(number) for number in held))
+    console.print(table)
+
+
+def _bytes(number: float) -> str:
+    for unit in ("B", "kB", "MB"):
+        if number < 1000:
+            return f"{number:.0f} {unit}" if number >= 100 or unit == "B" else f"{number:.1f} {unit}"
+        number /= 1000
+    return f"{number:.2f} GB"
