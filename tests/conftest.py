@@ -66,9 +66,7 @@ def make_batch(config, rows=4, length=12, source=9, seed=0):
 def assert_close(actual, expected, tolerance=2e-5):
     """Compare two trees leaf by leaf, relative to the largest number in the expected tree."""
     scale = max(float(np.abs(leaf).max()) for leaf in jax.tree.leaves(expected))
-    jax.tree.map(
-        lambda a, b: np.testing.assert_allclose(a, b, rtol=0, atol=tolerance * scale), actual, expected
-    )
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=0, atol=tolerance * scale), actual, expected)
 
 
 @pytest.fixture(scope="session", params=["llama", "flan-t5"])

@@ -1,6 +1,7 @@
 """Laws of the architectures: what must not change the result, and what must not be looked at."""
 
 import dataclasses
+import itertools
 
 import jax
 import jax.numpy as jnp
@@ -29,7 +30,9 @@ def split_layers(tree, sizes):
         depth = jax.tree.leaves(segment)[0].shape[0]
         edges = [0, *np.cumsum(sizes), depth]
         return tuple(
-            jax.tree.map(lambda leaf: leaf[start:end], segment) for start, end in zip(edges, edges[1:]) if end > start
+            jax.tree.map(lambda leaf, start=start, end=end: leaf[start:end], segment)
+            for start, end in itertools.pairwise(edges)
+            if end > start
         )
     return {k: split_layers(v, sizes) for k, v in tree.items()} if isinstance(tree, dict) else tree
 
@@ -54,9 +57,7 @@ def test_how_layers_run_changes_neither_logits_nor_gradients(model, numerics):
 def test_segments_equal_one_stack(model):
     batch = make_batch(model.config)
     segmented = split_layers(model.params, [1])
-    assert_close(
-        logits(model, {"params": model.params}, batch), logits(model, {"params": segmented}, batch)
-    )
+    assert_close(logits(model, {"params": model.params}, batch), logits(model, {"params": segmented}, batch))
 
 
 def test_a_later_token_is_never_looked_at(model):

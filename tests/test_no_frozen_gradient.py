@@ -43,7 +43,10 @@ def kernel_shaped_products(model, method):
     return [shape for shape in shapes if shape[-2:] in kernels]
 
 
-@pytest.mark.parametrize("method", [lora(4, 8, "all"), lora(4, 8, "all", dropout=0.1), prompt(4)], ids=["lora", "dropout", "prompt"])
+METHODS = {"lora": lora(4, 8, "all"), "dropout": lora(4, 8, "all", dropout=0.1), "prompt": prompt(4)}
+
+
+@pytest.mark.parametrize("method", METHODS.values(), ids=METHODS)
 def test_no_product_has_a_frozen_kernels_shape(model, method):
     assert kernel_shaped_products(model, method) == []
 

@@ -42,6 +42,15 @@ def _singles(segments):
     )
 
 
+def _own_caches(cache):
+    return cache | {"layers": tuple(layer for segment in cache["layers"] for layer in _layers_of(segment))}
+
+
+def _layers_of(segment):
+    kept = segment["own"][0]
+    return [segment] if kept.ndim == 4 else [jax.tree.map(lambda x, i=i: x[i], segment) for i in range(len(kept))]
+
+
 @functools.partial(jax.jit, static_argnames=("architecture", "sampling", "room"))
 def run(
     architecture: Any,
@@ -65,9 +74,8 @@ def run(
     advance = functools.partial(search.advance, sampling, c.eos_token_ids, c.pad_token_id, limit)
 
     hidden, cache = architecture.prefill(variables, batch, room)
-    # A segment per layer has a cache per layer, which is written in place.
     if jax.tree.structure(decoding) != jax.tree.structure(variables):
-        cache = unstack(cache)
+        cache = _own_caches(cache)
     length = jnp.sum(batch["segments"], axis=1)
     last = jnp.take_along_axis(hidden, (length - 1)[:, None, None], axis=1)
     if sampling.num_beams > 1:
@@ -93,15 +101,16 @@ def run(
 
 def repeat_rows(cache: dict, times: int) -> dict:
     """Repeat every row of `cache` for its beams."""
-    layers = jax.tree.map(lambda x: jnp.repeat(x, times, axis=1), cache["layers"])
+    layers = jax.tree.map(lambda x: jnp.repeat(x, times, axis=x.ndim - 4), cache["layers"])  # [B, K, S, H] at the end
     rest = {name: x if x.ndim == 0 else jnp.repeat(x, times, axis=0) for name, x in cache.items() if name != "layers"}
     return {"layers": layers, **rest}
 
 
 def reorder(cache: dict, rows: jax.Array) -> dict:
     """Give each row the keys and values of the row it goes on from; what beams share (the encoder's) stays."""
-    layers = tuple(
-        segment | {name: jnp.take(segment[name], rows, axis=1) for name in ("key", "value")}
-        for segment in cache["layers"]
-    )
+
+    def take(x):
+        return jnp.take(x, rows, axis=x.ndim - 4)
+
+    layers = tuple(segment | {"own": tuple(map(take, segment["own"]))} for segment in cache["layers"])
     return cache | {"layers": layers}

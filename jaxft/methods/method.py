@@ -60,9 +60,10 @@ def find_kernels(params: Any, targets: Targets) -> dict[tuple, jax.Array]:
         except re.error as error:
             raise UsageError(f"targets: {target!r} is not a regular expression ({error})") from None
         if not hits:
-            known = {*TARGETS, *names.values(), *(name.rsplit("/", 1)[1] for name in names.values())}
+            there = sorted(set(names.values()))
+            known = {*TARGETS, *there, *(name.rsplit("/", 1)[1] for name in there)}
             raise UsageError(
-                f"targets: {target!r} matches no kernel{nearest(target, known)} (there are: {', '.join(sorted(set(names.values())))})"
+                f"targets: {target!r} matches no kernel{nearest(target, known)} (there are: {', '.join(there)})"
             )
         chosen |= hits
     return {path: kernel for path, kernel in kernels.items() if path in chosen}

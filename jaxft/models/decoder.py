@@ -50,15 +50,14 @@ class Block(nn.Module):
     emit: bool = True
 
     @nn.compact
-    def __call__(self, x, cache, *, mask, rope, cached_mask=None):
+    def __call__(self, x, cache=None, place=None, *, mask, rope):
         c = self.config
-        cached = None if cache is None else layers.Keys(cache["key"], cache["value"], cached_mask)
         attention = layers.Attention(c.num_heads, c.num_kv_heads, c.head_dim, c.head_dim**-0.5, name="attention")
         normed = layers.Norm(c.norm_eps, name="attention_norm")(x)
-        attended, (key, value) = attention(normed, mask=mask, rope=rope, cached=cached)
+        attended, own = attention(normed, mask=mask, rope=rope, cache=cache and cache["own"], place=place)
         x = x + attended
         x = x + layers.MLP(c.activation, gated=True, name="mlp")(layers.Norm(c.norm_eps, name="mlp_norm")(x))
-        return x, {"key": key, "value": value} if self.emit else None
+        return x, {"own": own} if self.emit else None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -119,11 +118,10 @@ class Decoder:
         """Read the prompts; return hidden states `[B, T, D]` and a cache with room for `length` more tokens."""
         x, emitted, prompt = self._forward(variables, batch, None, keep_cache=True)
         segments, positions = layers.with_prompt(batch["segments"], batch["positions"], prompt)
-        room = (0, length)
         cache = {
-            "layers": jax.tree.map(lambda kv: jnp.pad(kv, ((0, 0),) * 3 + (room, (0, 0))), emitted),
-            "segments": jnp.pad(segments, ((0, 0), room)),
-            "positions": jnp.pad(positions, ((0, 0), room)),
+            "layers": layers.make_room(emitted, length),
+            "segments": jnp.pad(segments, ((0, 0), (0, length))),
+            "positions": jnp.pad(positions, ((0, 0), (0, length))),
             "slot": jnp.asarray(segments.shape[1], jnp.int32),
             "position": jnp.max(jnp.where(segments != 0, positions, -1), axis=1) + 1,
         }
@@ -131,18 +129,18 @@ class Decoder:
 
     def decode(self, variables: Variables, token: jax.Array, cache: dict) -> tuple[jax.Array, dict]:
         """Read one `token` `[B, 1]` at the cache's next position; return hidden `[B, 1, D]` and the longer cache."""
-        x = self._embed(variables, token)
-        x, new = layers.run_layers(
+        slot, position = cache["slot"], cache["position"][:, None]
+        cache = layers.extend_cache(cache)
+        x, kept = layers.decode_layers(
             Block(self.config),
             layers.stack_of(variables),
-            x,
+            self._embed(variables, token),
             cache["layers"],
-            numerics=self.numerics._replace(remat="none"),
-            mask=jnp.ones((1, 1, 1), bool),
-            rope=self._rope(cache["position"][:, None]),
-            cached_mask=(cache["segments"] != 0)[:, None, :],
+            slot=slot,
+            mask=(cache["segments"] != 0)[:, None, :],
+            rope=self._rope(position),
         )
-        return self._norm(variables, x), layers.extend_cache(cache, new)
+        return self._norm(variables, x), cache | {"layers": kept}
 
     def _forward(self, variables, batch, key, keep_cache=False):
         x = self._embed(variables, batch["tokens"])

@@ -117,7 +117,8 @@ class Dense(nn.Module):
         if self.has_variable("params", "bias"):
             y = y + self.get_variable("params", "bias")[None, None].astype(y.dtype)
         if self.has_variable("lora", "a"):
-            a, b = self.get_variable("lora", "a"), self.get_variable("lora", "b")
+            a: jax.Array = self.get_variable("lora", "a")
+            b: jax.Array = self.get_variable("lora", "b")
             if self.has_variable("lora", "dropout") and self.has_rng("dropout"):
                 x = _dropout(self.make_rng("dropout"), x, self.get_variable("lora", "dropout"))
             y = y + dot(dot(x, a), b)
@@ -137,8 +138,26 @@ class Norm(nn.Module):
         return rms_norm(x, self.get_variable("params", "scale"), self.eps)
 
 
+class Place(NamedTuple):
+    """Where a layer's keys and values are cached: at `slot`, in the `layer`-th of a stack or (None) in its own array."""
+
+    slot: jax.Array
+    layer: jax.Array | None
+
+    def write(self, cache: jax.Array, new: jax.Array) -> jax.Array:
+        """Write `new` `[B, K, T, H]` into `cache` `[B, K, S, H]`, or `[n, B, K, S, H]`."""
+        new = new.astype(cache.dtype)
+        if self.layer is None:
+            return jax.lax.dynamic_update_slice_in_dim(cache, new, self.slot, 2)
+        return jax.lax.dynamic_update_slice(cache, new[None], (self.layer, 0, 0, self.slot, 0))
+
+    def read(self, cache: jax.Array) -> jax.Array:
+        """Return this layer's part `[B, K, S, H]` of `cache`."""
+        return cache if self.layer is None else jax.lax.dynamic_index_in_dim(cache, self.layer, 0, keepdims=False)
+
+
 class Attention(nn.Module):
-    """Grouped-query attention over what is cached and what is new; returns the new keys and values for the cache."""
+    """Grouped-query attention; returns the keys and values for the cache, or the cache with them."""
 
     num_heads: int
     num_kv_heads: int
@@ -146,11 +165,12 @@ class Attention(nn.Module):
     scale: float
 
     @nn.compact
-    def __call__(self, x, *, mask, bias=None, rope=None, cached: Keys | None = None, source=None, memory=None):
+    def __call__(self, x, *, mask, bias=None, rope=None, cache=None, place=None, source=None, memory=None):
         """Map `x` `[B, T, D]` to `[B, T, D]`.
 
         `source` `[B, S, D]` is what keys and values are made from (default `x`); `memory` is keys and values that
-        are made already (cross-attention while decoding). `cached` joins as a further block.
+        are made already (cross-attention while decoding). With a `cache` (keys, values) the new ones are written to
+        their `place` in it, and attention is over all that it holds.
         """
         query = _heads(Dense(name="q")(x), self.num_heads, self.head_dim)
         if memory is None:
@@ -160,10 +180,12 @@ class Attention(nn.Module):
             if rope is not None:
                 query, key = rotate(query, rope), rotate(key, rope)
             memory = key.transpose(0, 2, 1, 3), value.transpose(0, 2, 1, 3)
-        blocks = [Keys(*memory, mask, bias)]
-        if cached is not None:
-            blocks.insert(0, cached)
-        return Dense(name="o")(attend(query, blocks, self.scale)), memory
+        kept = memory
+        if cache is not None:
+            # Written first and read after: the order in which XLA needs no copy of the cache.
+            kept = tuple(place.write(old, new) for old, new in zip(cache, memory, strict=True))
+            memory = tuple(place.read(both) for both in kept)
+        return Dense(name="o")(attend(query, [Keys(*memory, mask, bias)], self.scale)), kept
 
 
 def _heads(x, heads, width):
@@ -197,19 +219,19 @@ class Numerics(NamedTuple):
     unroll: bool = False
 
 
-def run_layers(block: nn.Module, stack: Variables, x, inputs: Sequence = (), *, numerics: Numerics, key=None, **shared):
-    """Run `x` through every layer of `stack`; return it and, per segment, what the layers emitted, stacked.
+def run_layers(block: nn.Module, stack: Variables, x, *, numerics: Numerics, key=None, **shared):
+    """Run `x` through every layer of `stack`; return it and, per segment, what the layers emitted.
 
-    `stack` is `{collection: (segment, ...)}`, each segment's leaves `[n, ...]`. `inputs`, one entry per segment, holds
-    what differs by layer beside the variables, stacked alike (the cache); `shared` goes to every layer as it is. Each
-    segment is one `lax.scan`, so that compile time does not grow with depth and the backward pass of a segment that
-    nothing trainable precedes is never computed.
+    `stack` is `{collection: (segment, ...)}`, each segment's leaves `[n, ...]`; `shared` goes to every layer as it is.
+    What is emitted is stacked alike, but without a layer axis where n is 1. Each segment is one `lax.scan`, so that
+    compile time does not grow with depth and the backward pass of a segment that nothing trainable precedes is never
+    computed.
     """
 
     def layer(x, per_layer):
-        variables, given, layer_key = per_layer
+        variables, layer_key = per_layer
         rngs = None if layer_key is None else {"dropout": layer_key}
-        x, emitted = block.apply(variables, x, given, rngs=rngs, **shared)
+        x, emitted = block.apply(variables, x, rngs=rngs, **shared)
         return constrain_batch(x), emitted
 
     policy = REMAT[numerics.remat]
@@ -220,14 +242,38 @@ def run_layers(block: nn.Module, stack: Variables, x, inputs: Sequence = (), *, 
         segment = {collection: segments[i] for collection, segments in stack.items()}
         size = jax.tree.leaves(segment["params"])[0].shape[0]
         keys = None if key is None else jax.random.split(jax.random.fold_in(key, i), size)
-        xs = segment, (inputs[i] if inputs else None), keys
+        xs = segment, keys
         if size == 1:  # no loop to enter, and XLA need not find that out
             x, out = layer(x, jax.tree.map(lambda leaf: leaf[0], xs))
-            out = jax.tree.map(lambda leaf: leaf[None], out)
         else:
             x, out = jax.lax.scan(layer, x, xs, unroll=size if numerics.unroll else 1)
         emitted.append(out)
     return x, tuple(emitted)
+
+
+def decode_layers(block: nn.Module, stack: Variables, x, cache: Sequence, *, slot: jax.Array, **shared):
+    """Run the token `x` `[B, 1, D]` through every layer of `stack`, each with its `cache`; return it and the caches.
+
+    `cache` has one entry per segment, as `run_layers` emitted it. It is what the loop over layers carries, not what
+    it reads and emits: XLA writes a carry in place and would copy the other.
+    """
+    written = []
+    for i, kept in enumerate(cache):
+        segment = {collection: segments[i] for collection, segments in stack.items()}
+        size = jax.tree.leaves(segment["params"])[0].shape[0]
+
+        def layer(carry, per_layer):
+            x, kept = carry
+            variables, index = per_layer
+            x, kept = block.apply(variables, x, kept, Place(slot, index), **shared)
+            return (constrain_batch(x), kept), None
+
+        if size == 1:
+            (x, kept), _ = layer((x, kept), (jax.tree.map(lambda leaf: leaf[0], segment), None))
+        else:
+            (x, kept), _ = jax.lax.scan(layer, (x, kept), (segment, jnp.arange(size)))
+        written.append(kept)
+    return x, tuple(written)
 
 
 def stack_of(variables: Variables, *path: str) -> dict[str, tuple]:
@@ -264,26 +310,28 @@ def with_prompt(segments: jax.Array, positions: jax.Array, prompt: int) -> tuple
     return segments, jnp.concatenate([first, positions + prompt], axis=1)
 
 
-def extend_cache(cache: dict, new: tuple) -> dict:
-    """Write the keys and values that each layer emitted for one token, all layers in one update.
+def extend_cache(cache: dict) -> dict:
+    """Count in one more token of every row, whose keys and values the layers write next."""
+    slot, position = cache["slot"], cache["position"]
 
-    After the layers, not among them: a cache that went through their scan would be copied at every layer.
-    """
-    slot = cache["slot"]
-
-    def write(old, values, axis):
-        return jax.lax.dynamic_update_slice_in_dim(old, values.astype(old.dtype), slot, axis)
+    def write(old, values):
+        return jax.lax.dynamic_update_slice_in_dim(old, values[:, None].astype(old.dtype), slot, 1)
 
     return cache | {
-        "layers": tuple(
-            segment | {name: write(segment[name], emitted[name], 3) for name in ("key", "value")}
-            for segment, emitted in zip(cache["layers"], new, strict=True)
-        ),
-        "segments": write(cache["segments"], jnp.ones_like(cache["position"])[:, None], 1),
-        "positions": write(cache["positions"], cache["position"][:, None], 1),
+        "segments": write(cache["segments"], jnp.ones_like(position)),
+        "positions": write(cache["positions"], position),
         "slot": slot + 1,
-        "position": cache["position"] + 1,
+        "position": position + 1,
     }
+
+
+def make_room(emitted: tuple, length: int) -> tuple:
+    """Return what the layers emitted with room for `length` more tokens in each layer's own keys and values."""
+
+    def pad(kept):
+        return jnp.pad(kept, ((0, 0),) * (kept.ndim - 2) + ((0, length), (0, 0)))
+
+    return tuple(segment | {"own": tuple(map(pad, segment["own"]))} for segment in emitted)
 
 
 def constrain_batch(x: jax.Array) -> jax.Array:
@@ -301,6 +349,4 @@ def project(hidden: jax.Array, variables: Variables) -> jax.Array:
     else:
         kernel, contract = params["embedding"], 1
     dimensions = (((hidden.ndim - 1,), (contract,)), ((), ()))
-    return jax.lax.dot_general(
-        hidden, kernel.astype(hidden.dtype), dimensions, preferred_element_type=jnp.float32
-    )
+    return jax.lax.dot_general(hidden, kernel.astype(hidden.dtype), dimensions, preferred_element_type=jnp.float32)

@@ -50,7 +50,7 @@ class Block(nn.Module):
     emit: bool = False
 
     @nn.compact
-    def __call__(self, x, cache, *, mask, bias, cached=None, encoded=None, encoded_mask=None):
+    def __call__(self, x, cache=None, place=None, *, mask, bias, encoded=None, encoded_mask=None):
         c = self.config
 
         def norm(name):
@@ -59,22 +59,20 @@ class Block(nn.Module):
         def attention(name):  # T5 has no 1/sqrt(H): its initialisation takes it in
             return layers.Attention(c.num_heads, c.num_heads, c.head_dim, 1.0, name=name)
 
-        past = None
-        if cache is not None:
-            past = layers.Keys(cache["key"], cache["value"], *cached)
-        attended, (key, value) = attention("attention")(norm("attention_norm")(x), mask=mask, bias=bias, cached=past)
+        own, memory = (None, None) if cache is None else (cache["own"], cache["cross"])
+        attended, own = attention("attention")(norm("attention_norm")(x), mask=mask, bias=bias, cache=own, place=place)
         x = x + attended
-        emitted = {"key": key, "value": value}
         if self.cross:
-            memory = None if cache is None else (cache["cross_key"], cache["cross_value"])
-            crossed, (key, value) = attention("cross_attention")(
-                norm("cross_attention_norm")(x), mask=encoded_mask, source=encoded, memory=memory
+            crossed, made = attention("cross_attention")(
+                norm("cross_attention_norm")(x),
+                mask=encoded_mask,
+                source=encoded,
+                memory=memory and tuple(place.read(kept) for kept in memory),
             )
             x = x + crossed
-            if cache is None:
-                emitted |= {"cross_key": key, "cross_value": value}
+            memory = memory or made
         x = x + layers.MLP(c.activation, c.gated, name="mlp")(norm("mlp_norm")(x))
-        return x, emitted if self.emit else None
+        return x, {"own": own, "cross": memory} if self.emit else None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -144,12 +142,8 @@ class T5:
         hidden, emitted, prompt = self._decode_all(variables, batch, encoded, encoded_segments, None, keep_cache=True)
         segments, positions = layers.with_prompt(batch["segments"], batch["positions"], prompt)
 
-        def grow(segment):
-            pad = ((0, 0),) * 3 + ((0, length), (0, 0))
-            return segment | {name: jnp.pad(segment[name], pad) for name in ("key", "value")}
-
         cache = {
-            "layers": tuple(grow(segment) for segment in emitted),
+            "layers": layers.make_room(emitted, length),
             "segments": jnp.pad(segments, ((0, 0), (0, length))),
             "positions": jnp.pad(positions, ((0, 0), (0, length))),
             "encoded_segments": encoded_segments,
@@ -160,23 +154,20 @@ class T5:
 
     def decode(self, variables: Variables, token: jax.Array, cache: dict) -> tuple[jax.Array, dict]:
         """Read one `token` `[B, 1]` at the cache's next position; return hidden `[B, 1, D]` and the longer cache."""
-        position = cache["position"][:, None]
+        slot, position = cache["slot"], cache["position"][:, None]
+        cache = layers.extend_cache(cache)
         table = variables["params"]["decoder"]["relative_bias"]
-        x, new = layers.run_layers(
+        x, kept = layers.decode_layers(
             Block(self.config, cross=True, emit=True),
             layers.stack_of(variables, "decoder"),
             self._embed(variables, token),
             cache["layers"],
-            numerics=self.numerics._replace(remat="none"),
-            mask=jnp.ones((1, 1, 1), bool),
-            bias=self._bias(table, position, position, causal=True),
-            cached=(
-                (cache["segments"] != 0)[:, None, :],
-                self._bias(table, position, cache["positions"], causal=True),
-            ),
+            slot=slot,
+            mask=(cache["segments"] != 0)[:, None, :],
+            bias=self._bias(table, position, cache["positions"], causal=True),
             encoded_mask=(cache["encoded_segments"] != 0)[:, None, :],
         )
-        return self._norm(variables, "decoder", x), layers.extend_cache(cache, new)
+        return self._norm(variables, "decoder", x), cache | {"layers": kept}
 
     def _encode(self, variables, batch, key):
         x = self._embed(variables, batch["encoder_tokens"])

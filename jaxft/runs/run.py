@@ -48,7 +48,7 @@ def run(recipe: Recipe, *, overwrite: bool = False, progress: Progress | None = 
         seconds: Seconds = {}
         parts = _prepare(recipe, seconds, show)
         folders.claim(folder, recipe)
-        show.note(str(show_example(parts.batches.batch(0), parts.model.tokenizer)))
+        show.note(show_example(parts.batches.batch(0), parts.model.tokenizer))
         before = _before(recipe, parts, folder, seconds, show)
         state, report, resumed = _train(recipe, parts, folder, show)
         after, provenance = _after(recipe, parts, folder, state, seconds, show)

@@ -67,10 +67,14 @@ def summed_loss(head, per_token, chunk, variables, hidden, targets, weights) -> 
         return jnp.moveaxis(x.reshape(rows, -1, size, *x.shape[2:]), 1, 0)
 
     # What the head does not read must not be seen as differentiated.
-    used = {"params": {name: variables["params"][name] for name in ("embedding", "head") if name in variables["params"]}}
+    used = {
+        "params": {name: variables["params"][name] for name in ("embedding", "head") if name in variables["params"]}
+    }
     if "head" in used["params"]:
         used["params"].pop("embedding")
-    return _summed(functools.partial(_chunk_loss, head, per_token), used, chunks(hidden), chunks(targets), chunks(weights))
+    return _summed(
+        functools.partial(_chunk_loss, head, per_token), used, chunks(hidden), chunks(targets), chunks(weights)
+    )
 
 
 def _chunk_loss(head, per_token, variables, hidden, targets, weights):
@@ -80,9 +84,7 @@ def _chunk_loss(head, per_token, variables, hidden, targets, weights):
 @functools.partial(jax.custom_vjp, nondiff_argnums=(0,))
 def _summed(chunk_loss, variables, hidden, targets, weights):
     def body(total, xs):
-        loss = jax.lax.cond(
-            jnp.any(xs[2] > 0), lambda: chunk_loss(variables, *xs), lambda: jnp.zeros((), jnp.float32)
-        )
+        loss = jax.lax.cond(jnp.any(xs[2] > 0), lambda: chunk_loss(variables, *xs), lambda: jnp.zeros((), jnp.float32))
         return total + loss, None
 
     return jax.lax.scan(body, jnp.zeros((), jnp.float32), (hidden, targets, weights))[0]
@@ -111,9 +113,7 @@ def _forward(chunk_loss, variables, hidden, targets, weights):
         return (total + loss, accumulated), gradient
 
     zeros = jax.tree.map(jnp.zeros_like, variables) if trained else None
-    (total, d_variables), d_hidden = jax.lax.scan(
-        body, (jnp.zeros((), jnp.float32), zeros), (hidden, targets, weights)
-    )
+    (total, d_variables), d_hidden = jax.lax.scan(body, (jnp.zeros((), jnp.float32), zeros), (hidden, targets, weights))
     return total, (d_variables, d_hidden)
 
 

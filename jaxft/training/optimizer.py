@@ -27,7 +27,7 @@ class OptimizerConfig:
 
 
 def make_schedule(config: OptimizerConfig, total_steps: int) -> optax.Schedule:
-    """Return `step -> learning rate`: linear warm-up from 0, then constant, or linear or cosine to 0 at `total_steps`."""
+    """Return `step -> learning rate`: linear warm-up from 0, then constant, or down to 0 at `total_steps`."""
     if config.warmup_steps >= total_steps > 0 and config.warmup_steps:
         raise UsageError(f"warmup_steps: {config.warmup_steps} leaves none of the {total_steps} steps; lower it")
     decay_steps = max(1, total_steps - config.warmup_steps)

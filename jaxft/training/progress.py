@@ -49,8 +49,8 @@ class Progress:
         self._task = self._bar.add_task("", total=steps, completed=first, text="")
         self._bar.start()
 
-    def note(self, text: str) -> None:
-        """Print a line."""
+    def note(self, text: Any) -> None:
+        """Print a line, or a rich text."""
         if not self._quiet:
             self._console.print(text, markup=False, soft_wrap=True)
 

@@ -1,7 +1,7 @@
 """One jitted train step for every method, and the evaluation step beside it.
 
-    step = train_step(model, method, optimizer)
-    state, metrics = step(state, frozen, batch, key)
+step = train_step(model, method, optimizer)
+state, metrics = step(state, frozen, batch, key)
 """
 
 from __future__ import annotations
@@ -72,7 +72,7 @@ def train_step(
         with jax.set_mesh(mesh):
             return compiled(state, frozen, shard_batch(batch, mesh), key)
 
-    step.jitted = compiled  # for lowering, cost analysis and counting compilations
+    step.jitted = compiled  # type: ignore[attr-defined]  # for lowering, cost analysis and counting compilations
     return step
 
 
