@@ -107,6 +107,34 @@ def table() -> str:
     return "\n".join(lines)
 
 
+def curves(picture: Path) -> None:
+    """Draw the training loss of each step, smoothed, and the validation loss, of the runs there are."""
+    import matplotlib
+
+    matplotlib.use("Agg")
+    import matplotlib.pyplot as plt
+
+    figure, axes = plt.subplots(figsize=(7, 4), layout="constrained")
+    for color, method in zip(("tab:blue", "tab:orange", "tab:green"), METHODS, strict=True):
+        path = RUNS / method / "metrics.jsonl"
+        if not path.exists():
+            continue
+        rows = [json.loads(line) for line in path.read_text().splitlines()]
+        smooth, points = None, []
+        for row in rows:
+            if "loss" in row:
+                smooth = row["loss"] if smooth is None else 0.9 * smooth + 0.1 * row["loss"]
+                points.append((row["step"], smooth))
+        axes.plot(*zip(*points, strict=True), color=color, label=method)
+        held_out = [(row["step"], row["validation_loss"]) for row in rows if "validation_loss" in row]
+        if held_out:
+            axes.plot(*zip(*held_out, strict=True), "o", color=color, label=f"{method}, validation")
+    axes.set(xlabel="step (8 dialogues)", ylabel="loss per completion token", title="SmolLM2-135M-Instruct, DialogSum")
+    axes.legend(frameon=False)
+    axes.spines[["top", "right"]].set_visible(False)
+    figure.savefig(picture, dpi=150)
+
+
 def main(parts: list[str]) -> None:
     from jaxft.runs import run
 
@@ -115,6 +143,7 @@ def main(parts: list[str]) -> None:
             score_prompts()
         elif part == "table":
             print(table())
+            curves(RUNS / "curves.png")
         else:
             run(recipe(part))
 
