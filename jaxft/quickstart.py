@@ -21,7 +21,7 @@ from jaxft.recipe import (
 )
 from jaxft.training.journal import write_text
 
-SPLITS = {"train": 160, "validation": 16, "test": 24}
+SPLITS = {"train": 160, "validation": 8, "test": 24}
 
 
 def quickstart_recipe(out: str | Path = "quickstart") -> Recipe:
@@ -36,7 +36,7 @@ def quickstart_recipe(out: str | Path = "quickstart") -> Recipe:
             completion="summary",
             chat=True,
             max_length=384,
-            buckets=2,
+            buckets=1,
         ),
         optimizer=OptimizerRecipe(learning_rate=1e-3, warmup=0.05),
         train=TrainRecipe(epochs=1, batch_size=4, eval_every=20, eval_generate=0),

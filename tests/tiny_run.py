@@ -9,7 +9,7 @@ import tokenizers
 import transformers
 
 from jaxft.data.dialogues import dialogues
-from jaxft.models import Decoder, DecoderConfig, Model
+from jaxft.models import T5, Decoder, DecoderConfig, Model, T5Config
 from jaxft.pretrained import save
 from jaxft.recipe import (
     DataRecipe,
@@ -27,6 +27,21 @@ CHAT = (
     "{% if add_generation_prompt %}<|start|>assistant\n{% endif %}"
 )
 
+T5_CONFIG = T5Config(
+    family="t5",
+    vocab_size=500,
+    num_layers=2,
+    num_decoder_layers=2,
+    width=16,
+    num_heads=2,
+    head_dim=8,
+    mlp_width=32,
+    gated=True,
+    activation="gelu_new",
+    max_length=512,
+    eos_token_ids=(2,),
+)
+
 
 @contextlib.contextmanager
 def cached_programs(folder):
@@ -42,7 +57,8 @@ def cached_programs(folder):
             jax.config.update(name, value)
 
 
-def write_model(folder, seed=0):
+def write_model(folder, seed=0, scale=10, t5=False):
+    """`scale` 10: learns in a few steps, and is so sharp that rounding grows 10,000-fold in one; 1: calm."""
     rows = dialogues(seed=9, count=30)
     backend = tokenizers.Tokenizer(tokenizers.models.BPE())
     backend.pre_tokenizer = tokenizers.pre_tokenizers.ByteLevel(add_prefix_space=False)
@@ -70,8 +86,8 @@ def write_model(folder, seed=0):
         eos_token_ids=(2,),
         pad_token_id=0,
     )
-    architecture = Decoder(config)
-    params = jax.tree.map(lambda p: p * (10 if p.ndim > 1 else 1), architecture.init(jax.random.key(seed)))
+    architecture = T5(T5_CONFIG) if t5 else Decoder(config)
+    params = jax.tree.map(lambda p: p * (scale if p.ndim > 1 else 1), architecture.init(jax.random.key(seed)))
     save(folder, Model(architecture, params, tokenizer))
     return folder
 

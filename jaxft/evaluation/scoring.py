@@ -27,7 +27,9 @@ def mean_loss(
     return float(total) / float(count)
 
 
-def predict(model: Any, variables: Any, examples: Sequence[Encoded], settings: Mapping[str, Any], key: Any) -> list[str]:
+def predict(
+    model: Any, variables: Any, examples: Sequence[Encoded], settings: Mapping[str, Any], key: Any
+) -> list[str]:
     """Return the texts that the model writes after the examples' prompts; `settings` are `generate`'s."""
     from jaxft.generation import generate
 

@@ -78,7 +78,7 @@ def padded_rows(count: int, batch_size: int) -> int:
 
 
 def pad(rows: Sequence[Sequence[int]], count: int, prefix: str = "", smallest: int = SMALLEST) -> dict[str, np.ndarray]:
-    """Return `tokens`, `positions` and `segments` `[count, T]`, right-padded; rows that are missing hold one token 0."""
+    """Return `tokens`, `positions` and `segments` `[count, T]`, right-padded; missing rows hold one token 0."""
     shape = count, bucket(max(len(row) for row in rows), smallest)
     tokens, segments = np.zeros(shape, np.int32), np.zeros(shape, np.int32)
     segments[:, 0] = 1

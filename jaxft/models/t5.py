@@ -132,7 +132,7 @@ class T5:
 
     def head(self, variables: Variables, hidden: jax.Array) -> jax.Array:
         """Return float32 logits `[..., V]`; a tied head scales the hidden state by `D^-1/2` first."""
-        if "head" not in variables["params"]:
+        if self.config.tie_embeddings:
             hidden = hidden * self.config.width**-0.5
         return layers.project(hidden, variables)
 
