@@ -142,8 +142,7 @@ class Checkpoints:
         return f"{self.directory / str(step)} cannot be read ({_first_line(error)}): delete it to use an earlier one"
 
     def _cannot_write(self, step: int, error: Exception) -> str:
-        for left_over in self.directory.glob("*.orbax-checkpoint-tmp*"):
-            shutil.rmtree(left_over, ignore_errors=True)
+        self._empty_bin()
         reason = "no space left" if "No space left" in str(error) else _first_line(error)
         last = max(self.steps, default=None)
         kept = "no earlier checkpoint" if last is None else f"the checkpoint of step {last} is intact"
@@ -153,7 +152,9 @@ class Checkpoints:
         )
 
     def _empty_bin(self) -> None:
-        shutil.rmtree(self.directory / _DELETED, ignore_errors=True)
+        # Here and not by orbax, which removes what a kill left behind at some later time.
+        for left_over in (self.directory / _DELETED, *self.directory.glob("*.orbax-checkpoint-tmp*")):
+            shutil.rmtree(left_over, ignore_errors=True)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -173,7 +174,7 @@ def _options(keep: int, losses: Mapping[int, float]):
 
     return ocp.CheckpointManagerOptions(
         enable_async_checkpointing=False,  # on CPU an asynchronous write would read buffers that the next step donates
-        cleanup_tmp_directories=True,
+        cleanup_tmp_directories=False,
         preservation_policy=_NewestAndBest(max(keep, 1), losses),
         todelete_subdir=_DELETED,  # a rename first: a kill while files are removed leaves no half checkpoint
     )
