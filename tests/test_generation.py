@@ -11,7 +11,7 @@ import tiny_torch
 import torch
 import transformers
 from conftest import make_batch
-from tiny_tokenizer import tokenizer as tiny_tokenizer
+from tiny_tokenizer import tiny_tokenizer
 
 from jaxft.errors import UsageError
 from jaxft.generation import Sampling, generate
@@ -74,9 +74,8 @@ def test_tokens_are_those_of_transformers_one_by_one(pair, settings):
     ours = generate(model, {"params": model.params}, prompts, max_new_tokens=20, return_tokens=True, **settings)
     theirs = {name.replace("no_repeat_ngram", "no_repeat_ngram_size"): value for name, value in settings.items()}
     assert ours == [torch_tokens(torch_model, prompt, 20, **theirs) for prompt in prompts]
-    ended = [row[-1] in model.config.eos_token_ids for row in ours]
-    assert any(ended)
-    assert settings.get("num_beams", 1) > 1 or any(len(row) < 20 for row in ours)
+    if settings.get("length_penalty", 1.0) <= 1:  # above, long beams win
+        assert any(row[-1] in model.config.eos_token_ids and len(row) < 20 for row in ours)
 
 
 @pytest.mark.parametrize("num_beams", [1, 3])

@@ -9,7 +9,7 @@ import pytest
 import tiny_torch
 import torch
 from conftest import make_model
-from tiny_tokenizer import tokenizer as tiny_tokenizer
+from tiny_tokenizer import tiny_tokenizer
 
 from jaxft.errors import UsageError
 from jaxft.generation import generate, log_likelihood

@@ -131,7 +131,7 @@ def test_cached_decoding_equals_the_full_forward(model, collection):
 
 def test_a_padding_query_stays_finite():
     mask = attention_mask(jnp.array([[1, 0]]), jnp.array([[0, 0]]), jnp.array([[1, 0]]), jnp.array([[0, 0]]), True)
-    keys = Keys(jnp.ones((1, 1, 2, 4)), jnp.ones((1, 1, 2, 4)), mask)
+    keys = Keys(jnp.ones((1, 1, 4, 2)), jnp.ones((1, 1, 2, 4)), mask)
     assert np.isfinite(attend(jnp.ones((1, 2, 1, 4)), [keys], 1.0)).all()
 
 

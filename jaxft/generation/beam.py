@@ -69,7 +69,7 @@ def advance(sampling: Sampling, ends: tuple[int, ...], pad: int, limit: jax.Arra
     norm = step.astype(jnp.float32) ** sampling.length_penalty
 
     # Only what is among the W best ends; the others were taken to keep W beams running.
-    ended = found.ended & (jnp.arange(found.score.shape[1]) < width)
+    ended = found.ended & (jnp.arange(found.score.shape[1])[None] < width)
     counts = ended & state.running[:, None]
     ending = found._replace(score=jnp.where(counts, found.score / norm, NEVER * 2), ended=ended)
     merged = jax.tree.map(lambda a, b: jnp.concatenate([a, b], axis=1), state.finished, ending)

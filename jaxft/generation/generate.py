@@ -62,8 +62,10 @@ def generate(
         raise UsageError("the model has no tokenizer; load it with one, or ask for return_tokens")
     ids = shapes.token_ids(model, prompts, "prompt")
     lengths = [len(row) for row in ids]
-    shapes.check_length(model, variables, lengths, max_new_tokens)
+    shapes.check_lengths(model, variables, lengths, [max_new_tokens] * len(ids))
 
+    if not ids:
+        return []
     decoding = decoding_variables(model.architecture, variables)
     count = shapes.padded_rows(len(ids), batch_size)
     written: list[list[int]] = [[] for _ in ids]
@@ -105,6 +107,5 @@ def _row_keys(key, group, count):
 
 def _texts(model, written):
     ends = model.config.eos_token_ids
-    return model.tokenizer.batch_decode(
-        [ids[:-1] if ids and ids[-1] in ends else ids for ids in written], skip_special_tokens=True
-    )
+    cut = [ids[:-1] if ids[-1] in ends else ids for ids in written]
+    return [model.tokenizer.decode(ids, skip_special_tokens=True) for ids in cut]

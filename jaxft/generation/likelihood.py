@@ -37,8 +37,7 @@ def log_likelihood(
     given = shapes.token_ids(model, prompts, "prompt")
     wanted = shapes.token_ids(model, completions, "completion", special=False)
     encoder_decoder = isinstance(model.architecture, T5)
-    for i, (prompt, completion) in enumerate(zip(given, wanted, strict=True)):
-        shapes.check_length(model, variables, [0] * i + [len(prompt)], len(completion) - 1)
+    shapes.check_lengths(model, variables, [len(p) for p in given], [len(c) - 1 for c in wanted])
     lengths = [len(p) + (0 if encoder_decoder else len(c)) for p, c in zip(given, wanted, strict=True)]
     count = shapes.padded_rows(len(given), batch_size)
     sums, greedy = np.zeros(len(given), np.float32), np.zeros(len(given), bool)

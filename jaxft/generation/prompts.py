@@ -50,19 +50,18 @@ def token_ids(model: Any, texts: Sequence[str | Sequence[int]], what: str, speci
     return ids
 
 
-def check_length(model: Any, variables: Any, lengths: Sequence[int], more: int) -> None:
-    """Raise `UsageError` naming the first prompt that does not fit into a decoder-only model's context."""
+def check_lengths(model: Any, variables: Any, lengths: Sequence[int], more: Sequence[int]) -> None:
+    """Raise `UsageError` naming the first prompt that with `more` tokens exceeds a decoder-only model's context."""
     if isinstance(model.architecture, T5):
         return  # relative positions: no end
     soft = variables.get("prompt", {}).get("embedding")
     extra = 0 if soft is None else soft.shape[-2]
     limit = model.config.max_length
-    for i, length in enumerate(lengths):
-        if extra + length + more > limit:
+    for i, (length, new) in enumerate(zip(lengths, more, strict=True)):
+        if extra + length + new > limit:
             parts = f"{length} tokens" + (f" behind a soft prompt of {extra}" if extra else "")
             raise UsageError(
-                f"prompt {i}: {parts} and {more} new ones exceed the model's context of {limit}; "
-                "shorten the prompt or max_new_tokens"
+                f"prompt {i}: {parts} and {new} new ones exceed the model's context of {limit}; shorten one of them"
             )
 
 

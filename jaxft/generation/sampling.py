@@ -79,7 +79,7 @@ def draw(sampling: Sampling, logits: jax.Array, keys: jax.Array) -> jax.Array:
 
 def _penalise(logits, history, penalty):
     """Keskar et al. 2019, arXiv:1909.05858: once per token, whatever its count."""
-    there = jnp.arange(history.tokens.shape[1]) < history.length[:, None]
+    there = jnp.arange(history.tokens.shape[1])[None] < history.length[:, None]
     seen = _mark(logits, history.tokens, there)
     return jnp.where(seen, jnp.where(logits < 0, logits * penalty, logits / penalty), logits)
 
@@ -87,7 +87,7 @@ def _penalise(logits, history, penalty):
 def _completes_ngram(logits, history, n):
     tokens, length = history
     ends = jnp.arange(tokens.shape[1] - n + 1) + n - 1  # the last index of each n-gram
-    same = ends < length[:, None]
+    same = ends[None] < length[:, None]
     for back in range(1, n):
         recent = jnp.take_along_axis(tokens, jnp.maximum(length - back, 0)[:, None], axis=1)
         same &= tokens[:, ends - back] == recent

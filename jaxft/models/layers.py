@@ -5,8 +5,8 @@ what the other collections hold for its place. `x W` becomes `x W + (x A)(s B)` 
 
 Legend, everywhere: `B` batch, `T` query length, `S` key length, `L` layers, `D` model width, `N` heads,
 `K` key/value heads, `G = N / K` queries per key head, `H` head width, `F` mlp width, `V` vocabulary, `R` rank,
-`P` prompt length. Keys and values are head-major, `[B, K, S, H]`, so that the products of attention have their batch
-axes in front.
+`P` prompt length. Keys `[B, K, H, S]` and values `[B, K, S, H]` are head-major, so that the products of attention have
+their batch axes in front and need no transposed copy.
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ from jax.sharding import PartitionSpec
 
 Variables = Mapping[str, Any]
 Batch = Mapping[str, jax.Array]
+Pair = tuple[jax.Array, jax.Array]  # keys and values
 
 ACTIVATIONS: dict[str, Callable] = {
     "silu": jax.nn.silu,
@@ -80,7 +81,7 @@ def rotate(x: jax.Array, rope: tuple[jax.Array, jax.Array]) -> jax.Array:
 class Keys(NamedTuple):
     """One block of what attention may look at; blocks are joined in the softmax, never copied together."""
 
-    key: jax.Array  # [B, K, S, H]
+    key: jax.Array  # [B, K, H, S]
     value: jax.Array  # [B, K, S, H]
     mask: jax.Array  # bool, broadcastable to [B, T, S]
     bias: jax.Array | None = None  # broadcastable to [B, N, T, S]
@@ -89,7 +90,7 @@ class Keys(NamedTuple):
 def attend(query: jax.Array, blocks: Sequence[Keys], scale: float) -> jax.Array:
     """Attend from `query` `[B, T, N, H]` to all `blocks` under one float32 softmax; return `[B, T, N*H]`."""
     batch, length, heads, width = query.shape
-    kv_heads = blocks[0].key.shape[1]
+    kv_heads = blocks[0].value.shape[1]
     # The scale goes onto the query: T x H products instead of T x S.
     query = (query * scale).reshape(batch, length, kv_heads, heads // kv_heads, width)
     query = query.transpose(0, 2, 3, 1, 4)  # [B, K, G, T, H]
@@ -98,7 +99,7 @@ def attend(query: jax.Array, blocks: Sequence[Keys], scale: float) -> jax.Array:
     out: Any = 0
     start = 0
     for block in blocks:
-        size = block.key.shape[2]
+        size = block.value.shape[2]
         part = weights if len(blocks) == 1 else jax.lax.slice_in_dim(weights, start, start + size, axis=-1)
         out = out + jnp.einsum("BKGTS,BKSH->BKGTH", part, block.value)
         start += size
@@ -106,7 +107,7 @@ def attend(query: jax.Array, blocks: Sequence[Keys], scale: float) -> jax.Array:
 
 
 def _scores(query, block):
-    scores = jnp.einsum("BKGTH,BKSH->BKGTS", query, block.key, preferred_element_type=jnp.float32)
+    scores = jnp.einsum("BKGTH,BKHS->BKGTS", query, block.key, preferred_element_type=jnp.float32)
     if block.bias is not None:
         scores = scores + block.bias.reshape(block.bias.shape[0], *scores.shape[1:3], *block.bias.shape[2:])
     # Finite, so that a row with nothing to look at (padding) stays finite too.
@@ -150,21 +151,29 @@ class Norm(nn.Module):
 
 
 class Place(NamedTuple):
-    """Where keys and values are cached: at `slot`, in the `layer`-th of a stack or (None) in the layer's own array."""
+    """Where keys and values are cached: at `slot`, in the `layer`-th of a stack or (None) in the layer's own arrays."""
 
     slot: jax.Array
     layer: jax.Array | None
 
-    def write(self, cache: jax.Array, new: jax.Array) -> jax.Array:
-        """Write `new` `[B, K, T, H]` into `cache` `[B, K, S, H]`, or `[n, B, K, S, H]`."""
+    def write(self, cache: Pair, new: Pair) -> Pair:
+        """Write `new`, keys `[B, K, H, T]` and values `[B, K, T, H]`, into `cache`."""
+        return self._write(cache[0], new[0], 3), self._write(cache[1], new[1], 2)
+
+    def _write(self, cache, new, axis):
         new = new.astype(cache.dtype)
         if self.layer is None:
-            return jax.lax.dynamic_update_slice_in_dim(cache, new, self.slot, 2)
-        return jax.lax.dynamic_update_slice(cache, new[None], (self.layer, 0, 0, self.slot, 0))
+            return jax.lax.dynamic_update_slice_in_dim(cache, new, self.slot, axis)
+        start = [self.layer, 0, 0, 0, 0]
+        start[axis + 1] = self.slot
+        return jax.lax.dynamic_update_slice(cache, new[None], start)
 
-    def read(self, cache: jax.Array) -> jax.Array:
-        """Return this layer's part `[B, K, S, H]` of `cache`."""
-        return cache if self.layer is None else jax.lax.dynamic_index_in_dim(cache, self.layer, 0, keepdims=False)
+    def read(self, cache: Pair) -> Pair:
+        """Return this layer's keys and values."""
+        if self.layer is None:
+            return cache
+        key, value = (jax.lax.dynamic_index_in_dim(x, self.layer, 0, keepdims=False) for x in cache)
+        return key, value
 
 
 class Attention(nn.Module):
@@ -190,12 +199,12 @@ class Attention(nn.Module):
             value = _heads(Dense(name="v")(source), self.num_kv_heads, self.head_dim)
             if rope is not None:
                 query, key = rotate(query, rope), rotate(key, rope)
-            memory = key.transpose(0, 2, 1, 3), value.transpose(0, 2, 1, 3)
+            memory = key.transpose(0, 2, 3, 1), value.transpose(0, 2, 1, 3)
         kept = memory
         if cache is not None:
             # Written first and read after: the order in which XLA needs no copy of the cache.
-            kept = tuple(place.write(old, new) for old, new in zip(cache, memory, strict=True))
-            memory = tuple(place.read(both) for both in kept)
+            kept = place.write(cache, memory)
+            memory = place.read(kept)
         return Dense(name="o")(attend(query, [Keys(*memory, mask, bias)], self.scale)), kept
 
 
@@ -339,10 +348,12 @@ def extend_cache(cache: dict) -> dict:
 def make_room(emitted: tuple, length: int) -> tuple:
     """Return what the layers emitted with room for `length` more tokens in each layer's own keys and values."""
 
-    def pad(kept):
-        return jnp.pad(kept, ((0, 0),) * (kept.ndim - 2) + ((0, length), (0, 0)))
+    def pad(x, axis):
+        return jnp.pad(x, [(0, length if i == x.ndim + axis else 0) for i in range(x.ndim)])
 
-    return tuple(segment | {"own": tuple(map(pad, segment["own"]))} for segment in emitted)
+    return tuple(
+        segment | {"own": (pad(key, -1), pad(value, -2))} for segment in emitted for key, value in [segment["own"]]
+    )
 
 
 def constrain_batch(x: jax.Array) -> jax.Array:

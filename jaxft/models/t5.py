@@ -67,7 +67,7 @@ class Block(nn.Module):
                 norm("cross_attention_norm")(x),
                 mask=encoded_mask,
                 source=encoded,
-                memory=memory and tuple(place.read(kept) for kept in memory),
+                memory=memory and place.read(memory),
             )
             x = x + crossed
             memory = memory or made
