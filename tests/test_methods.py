@@ -16,15 +16,35 @@ from jaxft.training.step import train_step
 
 METHODS = {
     "full": methods.full(),
+    "selective-norms": methods.selective("norms"),
+    "selective-last": methods.selective(["attention", "mlp"], last=1),
     "lora": methods.lora(4, 8, "all"),
-    "lora-q": methods.lora(2, 4, ["q", "v"]),
+    "lora-pattern": methods.lora(3, 4, ["q", "v", "mlp"], rslora=True, rank_pattern={"mlp": 2}, alpha_pattern={"v": 9}),
+    "dora": methods.dora(4, 8, "all"),
+    "pissa": methods.pissa(4, 8, "all"),
+    "vera": methods.vera(8, "all"),
+    "adapter-houlsby": methods.adapter(6),
+    "adapter-pfeiffer": methods.adapter(6, "pfeiffer", "relu"),
+    "adapter-parallel": methods.adapter(6, "parallel", "silu", 4.0),
     "prompt": methods.prompt(5),
+    "prompt-network": methods.prompt(5, hidden=7, place="both"),
+    "prefix": methods.prefix(5, hidden=0),
+    "prefix-network": methods.prefix(5, hidden=7),
+    "ia3": methods.ia3(),
+    "union": methods.union(methods.lora(2, 4, "mlp"), methods.selective("norms")),
 }
+MERGEABLE = [name for name in METHODS if not name.startswith(("adapter", "prompt", "prefix"))]
+BEGIN_ELSEWHERE = ("prompt", "prompt-network", "prefix", "prefix-network")
 
 
 @pytest.fixture(params=list(METHODS))
-def method(request):
-    return METHODS[request.param]
+def name(request):
+    return request.param
+
+
+@pytest.fixture
+def method(name):
+    return METHODS[name]
 
 
 def started(method, model, seed=1):
@@ -37,9 +57,8 @@ def apply(model, variables, batch):
     return jax.jit(model.apply)(variables, batch)
 
 
+@pytest.mark.parametrize("name", [name for name in METHODS if name not in BEGIN_ELSEWHERE], indirect=True)
 def test_training_starts_from_the_base(method, model):
-    if method.config["name"] == "prompt":
-        pytest.skip("a soft prompt changes the output from the start")
     batch = make_batch(model.config)
     trainable, frozen = method.init(jax.random.key(0), {"params": model.params})
     assert_close(apply(model, method.bind(trainable, frozen), batch), apply(model, {"params": model.params}, batch))
@@ -88,8 +107,9 @@ def test_config_is_json_and_makes_the_method_again(method, model):
     jax.tree.map(np.testing.assert_array_equal, one, two)
 
 
-def test_merged_weights_compute_the_same(model):
-    batch, method = make_batch(model.config), METHODS["lora"]
+@pytest.mark.parametrize("name", MERGEABLE, indirect=True)
+def test_merged_weights_compute_the_same(method, model):
+    batch = make_batch(model.config)
     trainable, frozen = started(method, model)
     variables = method.bind(trainable, frozen)
     merged = {"params": methods.merge(variables)}

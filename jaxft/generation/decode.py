@@ -19,11 +19,14 @@ import jax.numpy as jnp
 
 from jaxft.generation import beam, sample
 from jaxft.generation.sampling import History, Sampling
+from jaxft.methods.bank import for_rows, rows_of
+from jaxft.methods.method import bound
 from jaxft.models.layers import Transposed, Variables
 
 
 def decoding_variables(architecture: Any, variables: Variables) -> Variables:
     """Return `variables` as the loop wants them on this backend; once per call of `generate`, not per batch."""
+    variables = {name: tree for name, tree in variables.items() if name != "bank"}
     cpu = jax.default_backend() == "cpu"
     if not cpu and not architecture.numerics.unroll:
         return variables
@@ -64,8 +67,17 @@ def _layers_of(segment):
     return [segment] if kept.ndim == 4 else [jax.tree.map(lambda x, i=i: x[i], segment) for i in range(len(kept))]
 
 
-def _depths(variables):
-    return [leaf.shape[0] for leaf in jax.tree.leaves(variables["params"]) if leaf.ndim == 3]
+def _segments(variables):
+    return len(variables["params"].get("decoder", variables["params"])["layers"])
+
+
+def _with_members(variables, decoding, ids, beams):
+    """Return both sets of variables with each row's own member joined to them."""
+    if ids is None:
+        return variables, decoding
+    own = rows_of(variables["bank"], jnp.repeat(ids, beams))
+    single = unstack(own) if _segments(decoding) != _segments(variables) else own
+    return for_rows(variables, ids), bound(decoding, **single)
 
 
 def _turned(params):
@@ -103,8 +115,10 @@ def run(
     search: Any = beam if sampling.num_beams > 1 else sample
     advance = functools.partial(search.advance, sampling, c.eos_token_ids, c.pad_token_id, limit)
 
+    single = _segments(decoding) != _segments(variables)
+    variables, decoding = _with_members(variables, decoding, batch.get("adapter_ids"), sampling.num_beams)
     hidden, cache = architecture.prefill(variables, batch, room)
-    if _depths(decoding) != _depths(variables):
+    if single:
         cache = _own_caches(cache)
     length = jnp.sum(batch["segments"], axis=1)
     last = jnp.take_along_axis(hidden, (length - 1)[:, None, None], axis=1)

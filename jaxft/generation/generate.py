@@ -31,6 +31,7 @@ def generate(
     key: jax.Array | None = None,
     batch_size: int = 16,
     return_tokens: bool = False,
+    adapter_ids: Sequence[int] | None = None,
 ) -> list[Any]:
     """Continue each prompt; return the new texts without special tokens, or with `return_tokens` the new ids.
 
@@ -48,6 +49,7 @@ def generate(
         no_repeat_ngram: No sequence of so many tokens appears twice; 0 allows all.
         key: Row i draws with `fold_in(key, i)`: what it becomes does not depend on the other prompts.
         batch_size: Rows decoded together.
+        adapter_ids: Where `variables` are a bank (see `jaxft.methods.bank`): the member that each prompt uses.
 
     Raises `UsageError` for settings out of range and, with its index, for a prompt that is empty or does not fit.
     """
@@ -66,11 +68,12 @@ def generate(
 
     if not ids:
         return []
+    members = shapes.member_ids(variables, adapter_ids, len(ids))
     decoding = decoding_variables(model.architecture, variables)
     count = shapes.padded_rows(len(ids), batch_size)
     written: list[list[int]] = [[] for _ in ids]
     for group in shapes.groups(lengths, batch_size):
-        batch = _batch(model, [ids[i] for i in group], count)
+        batch = _batch(model, [ids[i] for i in group], count) | shapes.member_rows(members, group, count)
         keys = _row_keys(key, group, count)
         real = np.arange(count) < len(group)
         out = run(

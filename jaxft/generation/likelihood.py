@@ -13,6 +13,7 @@ import numpy as np
 
 from jaxft.errors import UsageError
 from jaxft.generation import prompts as shapes
+from jaxft.methods.bank import for_rows
 from jaxft.models import T5
 from jaxft.models.layers import Variables
 
@@ -26,8 +27,11 @@ def log_likelihood(
     completions: Sequence[str | Sequence[int]],
     *,
     batch_size: int = 16,
+    adapter_ids: Sequence[int] | None = None,
 ) -> tuple[np.ndarray, np.ndarray]:
     """Return each completion's summed log-probability `[B]` (float32) and whether greedy decoding would write it.
+
+    `adapter_ids` names each row's member where `variables` are a bank.
 
     Texts are tokenised, completions without special tokens: no end token is scored unless it is given. Raises
     `UsageError`, with the index, for a prompt or completion that is empty or that does not fit.
@@ -41,9 +45,11 @@ def log_likelihood(
     lengths = [len(p) + (0 if encoder_decoder else len(c)) for p, c in zip(given, wanted, strict=True)]
     count = shapes.padded_rows(len(given), batch_size)
     sums, greedy = np.zeros(len(given), np.float32), np.zeros(len(given), bool)
+    members = shapes.member_ids(variables, adapter_ids, len(given))
     make = _seq2seq_batch if encoder_decoder else _decoder_batch
     for group in shapes.groups(lengths, batch_size):
         batch = make(model.config, [given[i] for i in group], [wanted[i] for i in group], count)
+        batch |= shapes.member_rows(members, group, count)
         total, same = score(model.architecture, variables, batch)
         sums[group], greedy[group] = np.asarray(total)[: len(group)], np.asarray(same)[: len(group)]
     return sums, greedy
@@ -53,6 +59,7 @@ def log_likelihood(
 def score(architecture: Any, variables: Variables, batch: dict[str, jax.Array]) -> tuple[jax.Array, jax.Array]:
     """Return per row of `batch` the sum of its targets' log-probabilities, and whether each is the most probable."""
     architecture = dataclasses.replace(architecture, numerics=architecture.numerics._replace(remat="none"))
+    variables = for_rows(variables, batch.get("adapter_ids"))
     hidden = architecture.hidden(variables, batch)
     rows, length, _ = hidden.shape
     # What counts comes first, so that chunks of prompt alone are skipped.

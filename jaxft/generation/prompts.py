@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from jaxft.errors import UsageError
+from jaxft.methods.bank import check_ids, members_of
 from jaxft.models import T5
 
 SMALLEST = 32
@@ -54,7 +55,7 @@ def check_lengths(model: Any, variables: Any, lengths: Sequence[int], more: Sequ
     """Raise `UsageError` naming the first prompt that with `more` tokens exceeds a decoder-only model's context."""
     if isinstance(model.architecture, T5):
         return  # relative positions: no end
-    soft = variables.get("prompt", {}).get("embedding")
+    soft = variables.get("bank", variables).get("prompt", {}).get("embedding")
     extra = 0 if soft is None else soft.shape[-2]
     limit = model.config.max_length
     for i, (length, new) in enumerate(zip(lengths, more, strict=True)):
@@ -63,6 +64,21 @@ def check_lengths(model: Any, variables: Any, lengths: Sequence[int], more: Sequ
             raise UsageError(
                 f"prompt {i}: {parts} and {new} new ones exceed the model's context of {limit}; shorten one of them"
             )
+
+
+def member_ids(variables: Any, adapter_ids: Sequence[int] | None, rows: int) -> np.ndarray | None:
+    """Return the checked member of each row, None where there is no bank; raise `UsageError` if only one is there."""
+    if adapter_ids is None and "bank" not in variables:
+        return None
+    if adapter_ids is None or "bank" not in variables:
+        raise UsageError("adapter_ids: give them where, and only where, the variables are a bank")
+    check_ids(adapter_ids, rows, members_of(variables))
+    return np.asarray(adapter_ids, np.int32)
+
+
+def member_rows(members: np.ndarray | None, group: Sequence[int], count: int) -> dict[str, np.ndarray]:
+    """Return what a batch of `count` rows, the first of which are `group`, says of its members."""
+    return {} if members is None else {"adapter_ids": np.resize(members[list(group)], count)}
 
 
 def groups(lengths: Sequence[int], batch_size: int) -> list[list[int]]:

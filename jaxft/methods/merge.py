@@ -2,35 +2,39 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import Any
 
+import jax
 import jax.numpy as jnp
 
 from jaxft.errors import UsageError
 from jaxft.methods.method import Variables
+from jaxft.methods.trees import flatten, join, nest, places
 
 
 def merge(variables: Variables) -> Any:
-    """Return params that alone compute what `variables` do: each `lora` pair is added to its kernel.
+    """Return params that alone compute what `variables` do.
 
-    The sum is taken in float32 and returned in the kernel's dtype. Raises `UsageError` if another collection is
-    present: a soft prompt, say, is no change of weights.
+    `lora` pairs are added to their kernels, then `scale` multiplies; in float32, returned in the kernel's dtype, each
+    stack of layers in one segment. Raises `UsageError` if another collection is present: a soft prompt, say, is no
+    change of weights.
     """
-    other = set(variables) - {"params", "lora"}
+    other = set(variables) - {"params", "lora", "scale"}
     if other:
         raise UsageError(f"merge: {', '.join(sorted(other))} cannot be folded into weights; save it as an adapter")
-    return _merged(variables["params"], variables.get("lora", {}))
+    leaves = flatten(variables["params"])
+    for place, pair in places(variables.get("lora", {})).items():
+        update = jnp.einsum("nDR,nRF->nDF", pair["a"], pair["b"], preferred_element_type=jnp.float32)
+        _change(leaves, (*place, "kernel"), lambda kernel, update=update: kernel + update)
+    for place, scale in places(variables.get("scale", {})).items():
+        for name, vector in scale.items():
+            across = vector[:, :, None] if name == "input" else vector[:, None]
+            _change(leaves, (*place, "kernel"), lambda kernel, across=across: kernel * across)
+            if name == "output" and (*place, "bias") in leaves:
+                _change(leaves, (*place, "bias"), lambda bias, vector=vector: bias * vector)
+    return join(nest(leaves))
 
 
-def _merged(params, lora):
-    if isinstance(params, tuple):
-        lora = tuple(lora) + ({},) * (len(params) - len(lora))
-        return tuple(_merged(child, update) for child, update in zip(params, lora, strict=True))
-    if not isinstance(params, Mapping):
-        return params
-    if "a" in lora:
-        kernel = params["kernel"]
-        update = jnp.einsum("...DR,...RF->...DF", lora["a"], lora["b"], preferred_element_type=jnp.float32)
-        return {**params, "kernel": (kernel.astype(jnp.float32) + update).astype(kernel.dtype)}
-    return {key: _merged(child, lora.get(key, {})) for key, child in params.items()}
+def _change(leaves: dict, path: tuple, change: Any) -> None:
+    leaf: jax.Array = leaves[path]
+    leaves[path] = change(leaf.astype(jnp.float32)).astype(leaf.dtype)

@@ -21,7 +21,7 @@ import numpy as np
 
 from jaxft.errors import Error, UsageError, nearest
 from jaxft.methods import Method, from_config, full
-from jaxft.methods.method import nest
+from jaxft.methods.trees import nest
 from jaxft.models import DecoderConfig, Model, T5Config
 from jaxft.pretrained import config as configs
 from jaxft.pretrained import names, save

@@ -55,8 +55,9 @@ class Block(nn.Module):
         attention = layers.Attention(c.num_heads, c.num_kv_heads, c.head_dim, c.head_dim**-0.5, name="attention")
         normed = layers.Norm(c.norm_eps, name="attention_norm")(x)
         attended, own = attention(normed, mask=mask, rope=rope, cache=cache and cache["own"], place=place)
-        x = x + attended
-        x = x + layers.MLP(c.activation, gated=True, name="mlp")(layers.Norm(c.norm_eps, name="mlp_norm")(x))
+        x = x + layers.Adapter(name="attention_adapter")(attended, normed)
+        normed = layers.Norm(c.norm_eps, name="mlp_norm")(x)
+        x = x + layers.Adapter(name="mlp_adapter")(layers.MLP(c.activation, gated=True, name="mlp")(normed), normed)
         return x, {"own": own} if self.emit else None
 
 
@@ -107,8 +108,7 @@ class Decoder:
 
         `key` turns on dropout where a collection asks for it.
         """
-        hidden, _, prompt = self._forward(variables, batch, key)
-        return hidden[:, prompt:]
+        return self._forward(variables, batch, key)[0]
 
     def head(self, variables: Variables, hidden: jax.Array) -> jax.Array:
         """Return float32 logits `[..., V]` of `hidden` `[..., D]`."""
@@ -116,8 +116,7 @@ class Decoder:
 
     def prefill(self, variables: Variables, batch: Batch, length: int) -> tuple[jax.Array, dict]:
         """Read the prompts; return hidden states `[B, T, D]` and a cache with room for `length` more tokens."""
-        x, emitted, prompt = self._forward(variables, batch, None, keep_cache=True)
-        segments, positions = layers.with_prompt(batch["segments"], batch["positions"], prompt)
+        hidden, emitted, segments, positions = self._forward(variables, batch, None, keep_cache=True)
         cache = {
             "layers": layers.make_room(emitted, length),
             "segments": jnp.pad(segments, ((0, 0), (0, length))),
@@ -125,7 +124,7 @@ class Decoder:
             "slot": jnp.asarray(segments.shape[1], jnp.int32),
             "position": jnp.max(jnp.where(segments != 0, positions, -1), axis=1) + 1,
         }
-        return x[:, prompt:], cache
+        return hidden, cache
 
     def decode(self, variables: Variables, token: jax.Array, cache: dict) -> tuple[jax.Array, dict]:
         """Read one `token` `[B, 1]` at the cache's next position; return hidden `[B, 1, D]` and the longer cache."""
@@ -143,8 +142,8 @@ class Decoder:
         return self._norm(variables, x), cache | {"layers": kept}
 
     def _forward(self, variables, batch, key, keep_cache=False):
-        x = self._embed(variables, batch["tokens"])
-        x, prompt = layers.prepend_prompt(x, variables.get("prompt"))
+        prompt = variables.get("prompt")
+        x = layers.prepend_prompt(self._embed(variables, batch["tokens"]), prompt)
         segments, positions = layers.with_prompt(batch["segments"], batch["positions"], prompt)
         x, emitted = layers.run_layers(
             Block(self.config, emit=keep_cache),
@@ -155,7 +154,8 @@ class Decoder:
             mask=layers.attention_mask(segments, positions, segments, positions, causal=True),
             rope=self._rope(positions),
         )
-        return self._norm(variables, x), emitted, prompt
+        hidden = self._norm(variables, x[:, -batch["tokens"].shape[1] :])
+        return hidden, emitted, segments, positions
 
     def _embed(self, variables, tokens):
         return layers.embed(variables["params"]["embedding"], tokens, self.numerics.dtype)

@@ -61,7 +61,7 @@ def rms_norm(x: jax.Array, scale: jax.Array, eps: float) -> jax.Array:
     """Return `x / rms(x) * scale`, computed in float32 (Zhang & Sennrich 2019, arXiv:1910.07467)."""
     x32 = x.astype(jnp.float32)
     x32 = x32 * jax.lax.rsqrt(jnp.mean(jnp.square(x32), axis=-1, keepdims=True) + eps)
-    return (x32 * scale[None, None].astype(jnp.float32)).astype(x.dtype)
+    return (x32 * _rows(scale).astype(jnp.float32)).astype(x.dtype)
 
 
 def rotary(positions: jax.Array, head_dim: int, theta: float) -> tuple[jax.Array, jax.Array]:
@@ -121,24 +121,43 @@ def attention_mask(query_segments, query_positions, key_segments, key_positions,
 
 
 class Dense(nn.Module):
-    """`x W (+ bias) (+ LoRA)`; the collections decide."""
+    """`x W (+ bias)`, and what other collections hold for this place: a low-rank update, scales.
+
+    `scale` multiplies the input, the product (before the bias: DoRA) or the output (after it: IA3).
+    """
 
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
+        if self.has_variable("scale", "input"):
+            x = _scaled(x, self.get_variable("scale", "input"))
         y = dot(x, self.get_variable("params", "kernel"))
-        if self.has_variable("params", "bias"):
-            y = y + self.get_variable("params", "bias")[None, None].astype(y.dtype)
         if self.has_variable("lora", "a"):
             a: jax.Array = self.get_variable("lora", "a")
             b: jax.Array = self.get_variable("lora", "b")
             if self.has_variable("lora", "dropout") and self.has_rng("dropout"):
                 x = _dropout(self.make_rng("dropout"), x, self.get_variable("lora", "dropout"))
             y = y + dot(dot(x, a), b)
+        if self.has_variable("scale", "product"):
+            y = _scaled(y, self.get_variable("scale", "product"))
+        if self.has_variable("params", "bias"):
+            y = y + _rows(self.get_variable("params", "bias")).astype(y.dtype)
+        if self.has_variable("scale", "output"):
+            y = _scaled(y, self.get_variable("scale", "output"))
         return y
 
 
+def _rows(vector):
+    # [F] -> [1, 1, F], and [B, F], where each example has its own, -> [B, 1, F].
+    return vector[None, None] if vector.ndim == 1 else vector[:, None]
+
+
+def _scaled(x, scale):
+    return x * _rows(scale).astype(x.dtype)
+
+
 def _dropout(key, x, rate):
-    keep = jax.random.bernoulli(key, 1 - rate, x.shape)
+    rate = rate.reshape(*rate.shape, *(1,) * (x.ndim - rate.ndim))  # [], or [B] where each example has its own
+    keep = jax.random.bernoulli(key, jnp.broadcast_to(1 - rate, x.shape))
     return jnp.where(keep, x / (1 - rate).astype(x.dtype), 0)
 
 
@@ -148,6 +167,27 @@ class Norm(nn.Module):
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
         return rms_norm(x, self.get_variable("params", "scale"), self.eps)
+
+
+class Adapter(nn.Module):
+    """What an `adapter` collection adds to a sublayer's output (Houlsby et al. 2019, arXiv:1902.00751); else nothing.
+
+    The tree decides: `{"serial" | "parallel": {activation: {"down": ..., "up": ...}}}`. A serial adapter reads the
+    sublayer's output, a parallel one its input (He et al. 2022, arXiv:2110.04366).
+    """
+
+    @nn.compact
+    def __call__(self, output: jax.Array, source: jax.Array) -> jax.Array:
+        added = output
+        for kind, x in (("serial", output), ("parallel", source)):
+            for activation, weights in self.variables.get("adapter", {}).get(kind, {}).items():
+                inner = ACTIVATIONS[activation](_affine(x, weights["down"]))
+                added = added + _affine(inner, weights["up"])
+        return added
+
+
+def _affine(x, weights):
+    return dot(x, weights["kernel"]) + _rows(weights["bias"]).astype(x.dtype)
 
 
 class Place(NamedTuple):
@@ -205,7 +245,21 @@ class Attention(nn.Module):
             # Written first and read after: the order in which XLA needs no copy of the cache.
             kept = place.write(cache, memory)
             memory = place.read(kept)
-        return Dense(name="o")(attend(query, [Keys(*memory, mask, bias)], self.scale)), kept
+        blocks = [*self._prefix(query), Keys(*memory, mask, bias)]
+        return Dense(name="o")(attend(query, blocks, self.scale)), kept
+
+    def _prefix(self, query):
+        if not self.has_variable("prefix", "key"):
+            return []
+        # [P, K*H], or [B, P, K*H] where each example has its own; neither rotated nor biased: it has no position.
+        key, value = (self.get_variable("prefix", name).astype(query.dtype) for name in ("key", "value"))
+        key, value = (x if x.ndim == 3 else x[None] for x in (key, value))
+        key, value = (jnp.broadcast_to(x, (query.shape[0], *x.shape[1:])) for x in (key, value))
+        key, value = (_heads(x, self.num_kv_heads, self.head_dim) for x in (key, value))
+        mask = jnp.ones((1, 1, key.shape[1]), bool)
+        if self.has_variable("prefix", "length"):  # [B]: prefixes of unequal length, padded behind
+            mask = jnp.arange(key.shape[1])[None, None] < self.get_variable("prefix", "length")[:, None, None]
+        return [Keys(key.transpose(0, 2, 3, 1), value.transpose(0, 2, 1, 3), mask)]
 
 
 def _heads(x, heads, width):
@@ -259,7 +313,7 @@ def run_layers(block: nn.Module, stack: Variables, x, *, numerics: Numerics, key
         layer = jax.checkpoint(layer, policy=policy, prevent_cse=numerics.unroll)
     emitted = []
     for i in range(len(stack["params"])):
-        segment = {collection: segments[i] for collection, segments in stack.items()}
+        segment = _segment(stack, i)
         size = jax.tree.leaves(segment["params"])[0].shape[0]
         keys = None if key is None else jax.random.split(jax.random.fold_in(key, i), size)
         xs = segment, keys
@@ -279,7 +333,7 @@ def decode_layers(block: nn.Module, stack: Variables, x, cache: Sequence, *, slo
     """
     written = []
     for i, kept in enumerate(cache):
-        segment = {collection: segments[i] for collection, segments in stack.items()}
+        segment = _segment(stack, i)
         size = jax.tree.leaves(segment["params"])[0].shape[0]
 
         def layer(carry, per_layer):
@@ -294,6 +348,11 @@ def decode_layers(block: nn.Module, stack: Variables, x, cache: Sequence, *, slo
             (x, kept), _ = jax.lax.scan(layer, (x, kept), (segment, jnp.arange(size)))
         written.append(kept)
     return x, tuple(written)
+
+
+def _segment(stack, i):
+    # A collection ends with the last segment that it has something for.
+    return {collection: segments[i] for collection, segments in stack.items() if i < len(segments)}
 
 
 def stack_of(variables: Variables, *path: str) -> dict[str, tuple]:
@@ -311,23 +370,27 @@ def embed(table: jax.Array, tokens: jax.Array, dtype: Any) -> jax.Array:
     return constrain_batch(table.at[tokens].get(mode="clip").astype(dtype))
 
 
-def prepend_prompt(x: jax.Array, prompt: Variables | None) -> tuple[jax.Array, int]:
-    """Put a soft prompt's embedding (`[P, D]`, or `[B, P, D]`) before `x` `[B, T, D]`; return it and P (0 without)."""
+def prepend_prompt(x: jax.Array, prompt: Variables | None) -> jax.Array:
+    """Put a soft prompt's embedding (`[P, D]`, or `[B, P, D]`), if there is one, before `x` `[B, T, D]`."""
     if prompt is None:
-        return x, 0
+        return x
     soft = prompt["embedding"].astype(x.dtype)
-    soft = jnp.broadcast_to(soft, (x.shape[0], *soft.shape[-2:]))
-    return jnp.concatenate([soft, x], axis=1), soft.shape[1]
+    soft = jnp.broadcast_to(soft if soft.ndim == 3 else soft[None], (x.shape[0], *soft.shape[-2:]))
+    return jnp.concatenate([soft, x], axis=1)
 
 
-def with_prompt(segments: jax.Array, positions: jax.Array, prompt: int) -> tuple[jax.Array, jax.Array]:
-    """Return segments and positions `[B, P + T]` as they are behind `prompt` soft tokens of segment 1."""
-    if not prompt:
+def with_prompt(segments: jax.Array, positions: jax.Array, prompt: Variables | None) -> tuple[jax.Array, jax.Array]:
+    """Return segments and positions `[B, P + T]` as they are behind a soft `prompt`, whose tokens have segment 1.
+
+    Prompts of unequal length are padded in front, and `length` `[B]` beside the embedding says how long each is.
+    """
+    if prompt is None:
         return segments, positions
-    rows = segments.shape[0]
-    first = jnp.broadcast_to(jnp.arange(prompt, dtype=positions.dtype), (rows, prompt))
-    segments = jnp.concatenate([jnp.ones_like(segments, shape=(rows, prompt)), segments], axis=1)
-    return segments, jnp.concatenate([first, positions + prompt], axis=1)
+    rows, size = segments.shape[0], prompt["embedding"].shape[-2]
+    length = prompt.get("length", jnp.full((rows,), size))[:, None].astype(positions.dtype)
+    first = jnp.arange(size, dtype=positions.dtype)[None] - (size - length)
+    segments = jnp.concatenate([(first >= 0).astype(segments.dtype), segments], axis=1)
+    return segments, jnp.concatenate([jnp.maximum(first, 0), positions + length], axis=1)
 
 
 def extend_cache(cache: dict) -> dict:

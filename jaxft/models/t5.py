@@ -60,18 +60,18 @@ class Block(nn.Module):
             return layers.Attention(c.num_heads, c.num_heads, c.head_dim, 1.0, name=name)
 
         own, memory = (None, None) if cache is None else (cache["own"], cache["cross"])
-        attended, own = attention("attention")(norm("attention_norm")(x), mask=mask, bias=bias, cache=own, place=place)
-        x = x + attended
+        normed = norm("attention_norm")(x)
+        attended, own = attention("attention")(normed, mask=mask, bias=bias, cache=own, place=place)
+        x = x + layers.Adapter(name="attention_adapter")(attended, normed)
         if self.cross:
+            normed = norm("cross_attention_norm")(x)
             crossed, made = attention("cross_attention")(
-                norm("cross_attention_norm")(x),
-                mask=encoded_mask,
-                source=encoded,
-                memory=memory and place.read(memory),
+                normed, mask=encoded_mask, source=encoded, memory=memory and place.read(memory)
             )
-            x = x + crossed
+            x = x + layers.Adapter(name="cross_attention_adapter")(crossed, normed)
             memory = memory or made
-        x = x + layers.MLP(c.activation, c.gated, name="mlp")(norm("mlp_norm")(x))
+        normed = norm("mlp_norm")(x)
+        x = x + layers.Adapter(name="mlp_adapter")(layers.MLP(c.activation, c.gated, name="mlp")(normed), normed)
         return x, {"own": own, "cross": memory} if self.emit else None
 
 
@@ -127,8 +127,7 @@ class T5:
         """
         keys = (None, None) if key is None else tuple(jax.random.split(key))
         encoded, segments = self._encode(variables, batch, keys[0])
-        hidden, _, prompt = self._decode_all(variables, batch, encoded, segments, keys[1])
-        return hidden[:, prompt:]
+        return self._decode_all(variables, batch, encoded, segments, keys[1])[0]
 
     def head(self, variables: Variables, hidden: jax.Array) -> jax.Array:
         """Return float32 logits `[..., V]`; a tied head scales the hidden state by `D^-1/2` first."""
@@ -139,9 +138,9 @@ class T5:
     def prefill(self, variables: Variables, batch: Batch, length: int) -> tuple[jax.Array, dict]:
         """Read the encoder's input and the decoder's first tokens; return their hidden states and a cache."""
         encoded, encoded_segments = self._encode(variables, batch, None)
-        hidden, emitted, prompt = self._decode_all(variables, batch, encoded, encoded_segments, None, keep_cache=True)
-        segments, positions = layers.with_prompt(batch["segments"], batch["positions"], prompt)
-
+        hidden, emitted, segments, positions = self._decode_all(
+            variables, batch, encoded, encoded_segments, None, keep_cache=True
+        )
         cache = {
             "layers": layers.make_room(emitted, length),
             "segments": jnp.pad(segments, ((0, 0), (0, length))),
@@ -150,7 +149,7 @@ class T5:
             "slot": jnp.asarray(segments.shape[1], jnp.int32),
             "position": jnp.max(jnp.where(segments != 0, positions, -1), axis=1) + 1,
         }
-        return hidden[:, prompt:], cache
+        return hidden, cache
 
     def decode(self, variables: Variables, token: jax.Array, cache: dict) -> tuple[jax.Array, dict]:
         """Read one `token` `[B, 1]` at the cache's next position; return hidden `[B, 1, D]` and the longer cache."""
@@ -170,10 +169,9 @@ class T5:
         return self._norm(variables, "decoder", x), cache | {"layers": kept}
 
     def _encode(self, variables, batch, key):
-        x = self._embed(variables, batch["encoder_tokens"])
-        segments = batch["encoder_segments"]
-        x, prompt = layers.prepend_prompt(x, variables.get("prompt", {}).get("encoder"))
-        segments, _ = layers.with_prompt(segments, batch["encoder_positions"], prompt)
+        prompt = variables.get("prompt", {}).get("encoder")
+        x = layers.prepend_prompt(self._embed(variables, batch["encoder_tokens"]), prompt)
+        segments, _ = layers.with_prompt(batch["encoder_segments"], batch["encoder_positions"], prompt)
         steps = jnp.arange(x.shape[1])[None]
         x, _ = layers.run_layers(
             Block(self.config),
@@ -188,8 +186,8 @@ class T5:
         return self._norm(variables, "encoder", x), segments
 
     def _decode_all(self, variables, batch, encoded, encoded_segments, key, keep_cache=False):
-        x = self._embed(variables, batch["tokens"])
-        x, prompt = layers.prepend_prompt(x, variables.get("prompt", {}).get("decoder"))
+        prompt = variables.get("prompt", {}).get("decoder")
+        x = layers.prepend_prompt(self._embed(variables, batch["tokens"]), prompt)
         segments, positions = layers.with_prompt(batch["segments"], batch["positions"], prompt)
         steps = jnp.arange(x.shape[1])[None]
         x, emitted = layers.run_layers(
@@ -203,7 +201,8 @@ class T5:
             encoded=encoded,
             encoded_mask=layers.attention_mask(segments, None, encoded_segments, None, causal=False),
         )
-        return self._norm(variables, "decoder", x), emitted, prompt
+        hidden = self._norm(variables, "decoder", x[:, -batch["tokens"].shape[1] :])
+        return hidden, emitted, segments, positions
 
     def _embed(self, variables, tokens):
         return layers.embed(variables["params"]["embedding"], tokens, self.numerics.dtype)
@@ -212,7 +211,11 @@ class T5:
         c = self.config
         distance = key_positions[:, None, :] - query_positions[:, :, None]  # [B, T, S]
         buckets = relative_bucket(distance, c.relative_buckets, c.relative_max_distance, bidirectional=not causal)
-        return table.astype(jnp.float32)[buckets].transpose(0, 3, 1, 2)  # [B, N, T, S]
+        table = table.astype(jnp.float32)
+        if table.ndim == 3:  # each example has its own
+            buckets = jnp.broadcast_to(buckets, (table.shape[0], *buckets.shape[1:]))
+            return jax.vmap(lambda own, at: own[at])(table, buckets).transpose(0, 3, 1, 2)
+        return table[buckets].transpose(0, 3, 1, 2)  # [B, N, T, S]
 
     def _norm(self, variables, stack, x):
         return layers.rms_norm(x, variables["params"][stack]["norm"]["scale"], self.config.norm_eps)

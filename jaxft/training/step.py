@@ -17,7 +17,9 @@ from jax.sharding import Mesh
 
 from jaxft.errors import UsageError
 from jaxft.methods import Method
+from jaxft.methods.bank import check_ids, for_rows
 from jaxft.training.loss import Loss, token_loss
+from jaxft.training.members import PerMember, update_members, weigh_members
 from jaxft.training.sharding import shard_batch, shardings
 from jaxft.training.state import TrainState
 
@@ -27,7 +29,7 @@ Step = Callable[[TrainState, Any, Any, jax.Array], tuple[TrainState, dict[str, j
 def train_step(
     model: Any,
     method: Method,
-    optimizer: optax.GradientTransformation,
+    optimizer: optax.GradientTransformation | PerMember,
     *,
     loss: Loss | None = None,
     accumulate: int = 1,
@@ -40,33 +42,40 @@ def train_step(
     finite leaves the trainable tree and the optimizer state as they were and reports `finite` as False.
     With a `mesh` (see `jaxft.training.sharding`) rows are split over its devices and the state keeps its shards.
     Metrics are device scalars: `loss`, `tokens`, `grad_norm`, `finite`. Randomness at step n is `fold_in(key, n)`.
+    A bank's step reads each row's member from `batch["adapter_ids"]` (see `jaxft.training.members`); its metrics but
+    for the loss, the mean of the members', are `[M]`.
     Raises `UsageError` for a batch (of NumPy arrays) in which no target counts.
     """
     architecture, loss_of = model.architecture, loss or token_loss()
+    banked = isinstance(optimizer, PerMember)
+    if banked != (method.config["name"] == "bank"):
+        raise UsageError("optimizer: wrap it in jaxft.per_member for a bank, and for a bank only")
 
     def summed(trainable, frozen, batch, key):
-        return loss_of(architecture, method.bind(trainable, frozen), batch, key)
+        return loss_of(architecture, _bound(method, trainable, frozen, batch), batch, key)
 
     gradient_of = jax.value_and_grad(summed, has_aux=True)
 
     def compute(state: TrainState, frozen, batch, key):
         key = jax.random.fold_in(key, state.step)
+        counts = None
+        if banked:
+            batch, counts = weigh_members(batch, jax.tree.leaves(state.trainable)[0].shape[0])
         (total, tokens), gradient = _accumulated(gradient_of, state.trainable, frozen, batch, key, accumulate)
-        gradient = jax.tree.map(lambda g: g / tokens, gradient)
-        norm = optax.tree.norm(gradient)
-        finite = jnp.isfinite(total) & jnp.isfinite(norm)
-        updates, opt_state = optimizer.update(gradient, state.opt_state, state.trainable)
-        trained = TrainState(optax.apply_updates(state.trainable, updates), opt_state, state.step)
-        kept = jax.tree.map(lambda new, old: jnp.where(finite, new, old), trained, state)
+        if counts is None:
+            trained, metrics = _updated(optimizer, state, jax.tree.map(lambda g: g / tokens, gradient), total, tokens)
+        else:
+            trained, metrics = update_members(optimizer, state, gradient, total, counts)
         if mesh is not None:
-            kept = jax.lax.with_sharding_constraint(kept, shardings(kept, mesh))
-        metrics = {"loss": total / tokens, "tokens": tokens, "grad_norm": norm, "finite": finite}
-        return kept._replace(step=state.step + 1), metrics
+            trained = jax.lax.with_sharding_constraint(trained, shardings(trained, mesh))
+        return trained._replace(step=state.step + 1), metrics
 
     compiled = jax.jit(compute, donate_argnums=0)
 
     def step(state, frozen, batch, key):
         check_batch(batch, accumulate)
+        if banked:
+            check_ids(batch.get("adapter_ids"), batch["tokens"].shape[0], len(method.config["methods"]))
         if mesh is None:
             return compiled(state, frozen, batch, key)
         with jax.set_mesh(mesh):
@@ -82,9 +91,22 @@ def loss_step(model: Any, method: Method, *, loss: Loss | None = None) -> Callab
 
     @jax.jit
     def compute(trainable, frozen, batch):
-        return loss_of(architecture, method.bind(trainable, frozen), batch, None)
+        return loss_of(architecture, _bound(method, trainable, frozen, batch), batch, None)
 
     return compute
+
+
+def _updated(optimizer, state, gradient, total, tokens):
+    norm = optax.tree.norm(gradient)
+    finite = jnp.isfinite(total) & jnp.isfinite(norm)
+    updates, opt_state = optimizer.update(gradient, state.opt_state, state.trainable)
+    trained = TrainState(optax.apply_updates(state.trainable, updates), opt_state, state.step)
+    kept = jax.tree.map(lambda new, old: jnp.where(finite, new, old), trained, state)
+    return kept, {"loss": total / tokens, "tokens": tokens, "grad_norm": norm, "finite": finite}
+
+
+def _bound(method, trainable, frozen, batch):
+    return for_rows(method.bind(trainable, frozen), batch.get("adapter_ids"))
 
 
 def check_batch(batch: Any, accumulate: int = 1) -> None:

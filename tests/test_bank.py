@@ -1,0 +1,187 @@
+"""A bank's member ≡ that member alone, in the forward pass, in decoding and in training."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+from conftest import assert_close, make_batch
+
+from jaxft import methods
+from jaxft.errors import UsageError
+from jaxft.generation import generate, log_likelihood
+from jaxft.generation.decode import run
+from jaxft.methods.bank import bank, for_rows, put, stack
+from jaxft.training.members import per_member
+from jaxft.training.state import init_state
+from jaxft.training.step import loss_step, train_step
+
+# Two members of each kind, of unequal size where the kind has sizes.
+PAIRS = {
+    "selective": (methods.selective(["norms", "o"]),) * 2,
+    "lora": (methods.lora(2, 4, "all"), methods.lora(4, 2, "all")),
+    "dora": (methods.dora(2, 4), methods.dora(3, 4)),
+    "pissa": (methods.pissa(2, 4), methods.pissa(3, 4)),
+    "vera": (methods.vera(4), methods.vera(6)),
+    "adapter": (methods.adapter(3), methods.adapter(5)),
+    "prompt": (methods.prompt(2), methods.prompt(5)),
+    "prefix": (methods.prefix(2, hidden=0), methods.prefix(5, hidden=0)),
+    "prefix-network": (methods.prefix(2, hidden=3), methods.prefix(4, hidden=5)),
+    "ia3": (methods.ia3(),) * 2,
+    "union": tuple(methods.union(methods.lora(r, 4, "mlp"), methods.selective("norms")) for r in (2, 3)),
+}
+
+
+@pytest.fixture(params=list(PAIRS))
+def pair(request):
+    return PAIRS[request.param]
+
+
+def started(method, model, seed):
+    trainable, frozen = method.init(jax.random.key(seed), {"params": model.params})
+    return jax.tree.map(lambda leaf: leaf + 0.03 * seed, trainable), frozen
+
+
+def rows(batch, chosen):
+    return {name: value[chosen] for name, value in batch.items()}
+
+
+def test_each_row_is_what_its_member_alone_makes_of_it(pair, model):
+    bound = [method.bind(*started(method, model, seed)) for seed, method in enumerate(pair, start=1)]
+    batch, ids = make_batch(model.config, rows=4), np.array([1, 0, 1, 1])
+    banked = stack(bound, capacity=3)
+    together = jax.jit(lambda v, b, i: model.apply(for_rows(v, i), b))(banked, batch, ids)
+    for member, variables in enumerate(bound):
+        alone = jax.jit(model.apply)(variables, batch)
+        assert_close(together[ids == member], alone[ids == member])
+    assert np.abs(together[ids == 0] - jax.jit(model.apply)(bound[1], batch)[ids == 0]).max() > 1e-3
+
+
+def test_each_member_trains_as_if_it_were_alone(pair, model):
+    batch, ids = make_batch(model.config, rows=4), np.array([1, 0, 1, 1], np.int32)
+    optimizer = optax.chain(optax.clip_by_global_norm(0.05), optax.adamw(1e-2, weight_decay=0.1))
+    method = bank(*pair, pair[0])  # the third has no row: it must not move
+    trainable, frozen = method.init(jax.random.key(0), {"params": model.params})
+    trainable = jax.tree.map(lambda leaf: leaf + 0.03 * (leaf != 0), trainable)
+    start = jax.tree.map(np.array, trainable)
+    state = init_state(trainable, per_member(optimizer))
+    step = train_step(model, method, per_member(optimizer))
+    for i in range(2):
+        together = {**batch, "adapter_ids": ids if i == 0 else np.array([1, 1, 1, 1], np.int32)}
+        state, metrics = step(state, frozen, together, jax.random.key(0))
+    assert metrics["finite"].all() and metrics["tokens"][0] == 0
+    for member, own in enumerate(pair):
+        key = jax.random.split(jax.random.key(0), 3)[member]
+        first, alone_frozen = own.init(key, {"params": model.params})
+        alone = init_state(jax.tree.map(lambda leaf: leaf + 0.03 * (leaf != 0), first), optimizer)
+        alone_step = train_step(model, own, optimizer)
+        alone, _ = alone_step(alone, alone_frozen, rows(batch, ids == member), jax.random.key(0))
+        if member == 1:
+            alone, _ = alone_step(alone, alone_frozen, batch, jax.random.key(0))
+        trained = methods.bank.unpadded(
+            jax.tree.map(lambda leaf, m=member: leaf[m], state.trainable), frozen["bank"]["shapes"][member]
+        )
+        moved = jax.tree.map(lambda a, b: a - b, alone.trainable, first)
+        assert_close(jax.tree.map(lambda a, b: a - b, trained, first), moved, tolerance=2e-3)
+    jax.tree.map(lambda a, b: np.testing.assert_array_equal(a[2], b[2]), state.trainable, start)
+    assert np.asarray(jax.tree.leaves(state.opt_state)[0]).tolist() == [1, 2, 0]  # AdamW's counts
+
+
+def test_accumulation_and_evaluation_take_members_too(llama):
+    batch = make_batch(llama.config, rows=4) | {"adapter_ids": np.array([1, 0, 1, 1], np.int32)}
+    method, optimizer = bank(*PAIRS["lora"]), per_member(optax.sgd(0.1))
+    results = []
+    for accumulate in (1, 2):
+        trainable, frozen = method.init(jax.random.key(0), {"params": llama.params})
+        state = init_state(trainable, optimizer)
+        state, metrics = train_step(llama, method, optimizer, accumulate=accumulate)(
+            state, frozen, batch, jax.random.key(0)
+        )
+        results.append((state.trainable, metrics["grad_norm"]))
+    assert_close(*results)
+    total, weights = loss_step(llama, method)(results[0][0], frozen, batch)
+    assert np.isfinite(total) and weights == batch["weights"].sum()
+
+
+def test_a_member_that_diverges_disturbs_no_other(llama):
+    batch = make_batch(llama.config, rows=4) | {"adapter_ids": np.array([1, 0, 1, 1], np.int32)}
+    method, optimizer = bank(*PAIRS["lora"]), per_member(optax.adamw(1e-2))
+    trainable, frozen = method.init(jax.random.key(0), {"params": llama.params})
+    broken = jax.tree.map(lambda leaf: leaf.at[0].set(jnp.nan), trainable)
+    step = train_step(llama, method, optimizer)
+    sound, metrics = step(init_state(trainable, optimizer), frozen, batch, jax.random.key(0))
+    other, broken_metrics = step(init_state(broken, optimizer), frozen, batch, jax.random.key(0))
+    assert metrics["finite"].tolist() == [True, True] and broken_metrics["finite"].tolist() == [False, True]
+    assert_close(
+        jax.tree.map(lambda leaf: leaf[1], other.trainable), jax.tree.map(lambda leaf: leaf[1], sound.trainable)
+    )
+
+
+@pytest.mark.parametrize("kind", ["lora", "prompt", "prefix", "selective"])
+@pytest.mark.parametrize("num_beams", [1, 2])
+def test_decoding_mixes_members(kind, num_beams, model):
+    bound = [method.bind(*started(method, model, seed)) for seed, method in enumerate(PAIRS[kind], start=1)]
+    prompts, ids = [[5, 6, 7], [8, 9, 10, 11], [5, 6, 7]], [0, 1, 1]
+    settings = {"max_new_tokens": 6, "num_beams": num_beams, "return_tokens": True}
+    together = generate(model, stack(bound), prompts, adapter_ids=ids, **settings)
+    alone = [generate(model, variables, prompts, **settings) for variables in bound]
+    assert together == [alone[member][i] for i, member in enumerate(ids)]
+    assert alone[0][0] != alone[1][2]
+
+
+def test_likelihoods_mix_members(model):
+    bound = [method.bind(*started(method, model, seed)) for seed, method in enumerate(PAIRS["prompt"], start=1)]
+    prompts, completions, ids = [[5, 6, 7], [8, 9]], [[9, 4], [7]], [1, 0]
+    together, _ = log_likelihood(model, stack(bound), prompts, completions, adapter_ids=ids)
+    for i, member in enumerate(ids):
+        alone, _ = log_likelihood(model, bound[member], prompts, completions)
+        np.testing.assert_allclose(together[i], alone[i], rtol=1e-5)
+
+
+def test_a_new_member_compiles_nothing(llama):
+    bound = [method.bind(*started(method, llama, seed)) for seed, method in enumerate(PAIRS["prompt"], start=1)]
+    variables = stack(bound, capacity=4)
+    settings = {"max_new_tokens": 4, "return_tokens": True}
+    generate(llama, variables, [[5, 6, 7]], adapter_ids=[0], **settings)
+    compiled = run._cache_size()
+    third = methods.prompt(4)
+    new = third.bind(*started(third, llama, 7))
+    swapped = put(variables, 2, new)
+    assert generate(llama, swapped, [[5, 6, 7]], adapter_ids=[2], **settings) == generate(
+        llama, new, [[5, 6, 7]], **settings
+    )
+    assert run._cache_size() <= compiled + 1  # the member alone, of another structure
+    assert generate(llama, swapped, [[5, 6, 7]], adapter_ids=[1], **settings) == generate(
+        llama, bound[1], [[5, 6, 7]], **settings
+    )
+
+
+def test_what_does_not_fit_is_refused(llama):
+    lora, prompt = ([m.bind(*started(m, llama, 1)) for m in PAIRS[kind]] for kind in ("lora", "prompt"))
+    with pytest.raises(UsageError, match="not all members have"):
+        stack([lora[0], prompt[0]])
+    with pytest.raises(UsageError, match="exceed the capacity of 1"):
+        stack(lora, capacity=1)
+    with pytest.raises(UsageError, match=r"does not fit into .*; stack it anew"):
+        put(stack(lora[:1]), 0, lora[1])
+    with pytest.raises(UsageError, match="member 2 is outside the bank of 2"):
+        put(stack(lora), 2, lora[0])
+    with pytest.raises(UsageError, match="2 is outside the bank of 2 members"):
+        generate(llama, stack(lora), [[5]], adapter_ids=[2], return_tokens=True)
+    with pytest.raises(UsageError, match="where, and only where"):
+        generate(llama, lora[0], [[5]], adapter_ids=[0], return_tokens=True)
+    with pytest.raises(UsageError, match="where, and only where"):
+        generate(llama, stack(lora), [[5]], return_tokens=True)
+    with pytest.raises(UsageError, match="full tuning changes the base"):
+        bank(methods.full(), methods.full())
+    embeddings = methods.selective("embeddings")
+    with pytest.raises(UsageError, match="too large for every example"):
+        stack([embeddings.bind(*started(embeddings, llama, seed)) for seed in (1, 2)])
+    with pytest.raises(UsageError, match="per_member"):
+        train_step(llama, bank(*PAIRS["lora"]), optax.sgd(0.1))
+    method, optimizer = bank(*PAIRS["lora"]), per_member(optax.sgd(0.1))
+    trainable, frozen = method.init(jax.random.key(0), {"params": llama.params})
+    with pytest.raises(UsageError, match="one whole number for each of the 4 rows"):
+        train_step(llama, method, optimizer)(
+            init_state(trainable, optimizer), frozen, make_batch(llama.config), jax.random.key(0)
+        )
