@@ -19,8 +19,13 @@ _HOMES = {
     "Method": "jaxft.methods",
     "full": "jaxft.methods",
     "lora": "jaxft.methods",
-    "prompt": "jaxft.methods",
+    **dict.fromkeys(
+        ("selective", "dora", "pissa", "vera", "adapter", "prompt", "prefix", "ia3", "union"), "jaxft.methods"
+    ),
     "merge": "jaxft.methods",
+    "finalize": "jaxft.methods",
+    "bank": "jaxft.methods.bank",
+    "per_member": "jaxft.training.members",
     "save_adapter": "jaxft.methods.peft",
     "load_adapter": "jaxft.methods.peft",
     "TrainState": "jaxft.training.state",

@@ -8,31 +8,13 @@ import numpy as np
 import optax
 import pytest
 from conftest import assert_close, make_batch
+from every_method import METHODS
 
 from jaxft import methods
 from jaxft.errors import UsageError
 from jaxft.training.state import init_state
 from jaxft.training.step import train_step
 
-METHODS = {
-    "full": methods.full(),
-    "selective-norms": methods.selective("norms"),
-    "selective-last": methods.selective(["attention", "mlp"], last=1),
-    "lora": methods.lora(4, 8, "all"),
-    "lora-pattern": methods.lora(3, 4, ["q", "v", "mlp"], rslora=True, rank_pattern={"mlp": 2}, alpha_pattern={"v": 9}),
-    "dora": methods.dora(4, 8, "all"),
-    "pissa": methods.pissa(4, 8, "all"),
-    "vera": methods.vera(8, "all"),
-    "adapter-houlsby": methods.adapter(6),
-    "adapter-pfeiffer": methods.adapter(6, "pfeiffer", "relu"),
-    "adapter-parallel": methods.adapter(6, "parallel", "silu", 4.0),
-    "prompt": methods.prompt(5),
-    "prompt-network": methods.prompt(5, hidden=7, place="both"),
-    "prefix": methods.prefix(5, hidden=0),
-    "prefix-network": methods.prefix(5, hidden=7),
-    "ia3": methods.ia3(),
-    "union": methods.union(methods.lora(2, 4, "mlp"), methods.selective("norms")),
-}
 MERGEABLE = [name for name in METHODS if not name.startswith(("adapter", "prompt", "prefix"))]
 BEGIN_ELSEWHERE = ("prompt", "prompt-network", "prefix", "prefix-network")
 

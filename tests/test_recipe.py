@@ -8,7 +8,7 @@ import pytest
 import yaml
 
 from jaxft.errors import UsageError
-from jaxft.methods import METHODS
+from jaxft.methods import METHODS, lora
 from jaxft.recipe import (
     PUBLISHED,
     DataRecipe,
@@ -68,7 +68,7 @@ def test_file_flags_and_python_give_equal_recipes(tmp_path):
 def test_a_resolved_recipe_loads_from_its_yaml_to_an_equal_one(tmp_path):
     flags = ["--method={name: lora, targets: [q, v]}", "--data.limit={train: 9}"]
     recipe = resolve(load_recipe(write(tmp_path), flags))
-    assert recipe.method == {"name": "lora", "rank": 16, "alpha": 32.0, "targets": ["q", "v"], "dropout": 0.0}
+    assert recipe.method == dict(lora(16, 32.0, ["q", "v"]).config)
     again = load_recipe(write(tmp_path, to_yaml(recipe), "again.yaml"))
     assert again == recipe == resolve(again)
     assert make_recipe(to_dict(recipe)) == recipe

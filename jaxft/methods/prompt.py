@@ -6,7 +6,8 @@ arXiv:2103.10385); `finalize` throws it away.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -20,7 +21,7 @@ PLACES = {"encoder": ("encoder",), "decoder": ("decoder",), "both": ("encoder", 
 
 def prompt(
     length: int = 20,
-    initialise: str | Sequence[int | Sequence[int]] = "vocabulary",
+    initialise: str | Sequence[int | Sequence[int]] | Mapping[str, Any] = "vocabulary",
     place: str = "encoder",
     hidden: int = 0,
 ) -> Method:
@@ -31,7 +32,7 @@ def prompt(
         initialise: "vocabulary" draws rows of the embedding table among its first 5,000 tokens, the most common ones;
             "random" is uniform in ±0.5. A list of token ids starts from a text: repeated or cut to `length`. A list of
             lists starts from class labels: a label of several tokens is their mean, and what is left of `length` is
-            drawn as "vocabulary" is. `text_ids` and `label_ids` make both.
+            drawn as "vocabulary" is. In a recipe {"text": "..."} or {"labels": [...]}: `tokenised` makes lists of them.
         place: In an encoder-decoder, the side it is for: "encoder", "decoder" or "both".
         hidden: Width of the network that the embeddings are the output of while training; 0 for none.
 
@@ -40,6 +41,8 @@ def prompt(
     whole_number(length, "length")
     if isinstance(initialise, str) and initialise not in ("vocabulary", "random"):
         raise UsageError(f"method.initialise: {initialise!r}{nearest(initialise, ('vocabulary', 'random'))}")
+    if isinstance(initialise, Mapping) and (len(initialise) != 1 or set(initialise) - {"text", "labels"}):
+        raise UsageError(f"method.initialise: {dict(initialise)!r} is neither {{text: ...}} nor {{labels: [...]}}")
     if not isinstance(initialise, str) and not len(initialise):
         raise UsageError("method.initialise: the list of token ids is empty")
     if place not in PLACES:
@@ -68,28 +71,43 @@ def prompt(
             trainable = made[""] if alone else made
         return bound(frozen, prompt=trainable)
 
-    saved = initialise if isinstance(initialise, str) else [_plain(entry) for entry in initialise]
-    return Method(
-        init, bind, {"name": "prompt", "length": length, "initialise": saved, "place": place, "hidden": hidden}
-    )
+    saved = {"name": "prompt", "length": length, "initialise": _plain(initialise), "place": place, "hidden": hidden}
+    return Method(init, bind, saved)
 
 
-def text_ids(tokenizer, text: str) -> list[int]:
-    """Return the token ids of `text`, for `initialise`."""
-    return list(tokenizer(text, add_special_tokens=False)["input_ids"])
+def tokenised(config: Mapping[str, Any], tokenizer: Any) -> dict[str, Any]:
+    """Return a method's config in which the text or labels that a prompt starts from are token ids.
+
+    A union's members are done alike; other configs come back as they are. Raises `UsageError` for text without tokens.
+    """
+    if "methods" in config:
+        return {**config, "methods": [tokenised(member, tokenizer) for member in config["methods"]]}
+    start = config.get("initialise")
+    if not isinstance(start, Mapping):
+        return dict(config)
+
+    def ids(text):
+        found = list(tokenizer(text, add_special_tokens=False)["input_ids"])
+        if not found:
+            raise UsageError(f"method.initialise: {text!r} has no tokens")
+        return found
+
+    rows = ids(start["text"]) if "text" in start else [ids(label) for label in start["labels"]]
+    return {**config, "initialise": rows}
 
 
-def label_ids(tokenizer, labels: Sequence[str]) -> list[list[int]]:
-    """Return the token ids of each class label, for `initialise`."""
-    return [text_ids(tokenizer, label) for label in labels]
-
-
-def _plain(entry):
-    return int(entry) if isinstance(entry, int) else [int(token) for token in entry]
+def _plain(initialise):
+    if isinstance(initialise, str):
+        return initialise
+    if isinstance(initialise, Mapping):
+        return dict(initialise)
+    return [int(entry) if isinstance(entry, int) else [int(token) for token in entry] for entry in initialise]
 
 
 def _initial(key, table, length, initialise):
     vocabulary, width = table.shape
+    if isinstance(initialise, Mapping):
+        raise UsageError("method.initialise: text needs the tokenizer; give token ids (jaxft.methods.prompt.tokenised)")
     if initialise == "random":
         return jax.random.uniform(key, (length, width), minval=-0.5, maxval=0.5)
     common = min(5000, vocabulary)

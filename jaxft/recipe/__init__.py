@@ -21,7 +21,7 @@ from jaxft.recipe.fields import (
     Recipe,
     TrainRecipe,
 )
-from jaxft.recipe.published import PUBLISHED, optimizer_config, resolve
+from jaxft.recipe.published import PUBLISHED, optimizer_config, published_optimizer, resolve
 from jaxft.recipe.schema import check, differences, make_recipe, recipe_fields, to_dict, to_yaml
 from jaxft.recipe.text import lay_over, load_recipe, override, parse_flags, parse_section
 
@@ -44,6 +44,7 @@ __all__ = [
     "override",
     "parse_flags",
     "parse_section",
+    "published_optimizer",
     "recipe_fields",
     "resolve",
     "to_dict",

@@ -81,6 +81,9 @@ class OptimizerRecipe(_Section):
     b1: Annotated[float | None, _about("AdamW's decay of the mean", ge=0, lt=1)] = None
     b2: Annotated[float | None, _about("AdamW's decay of the square", ge=0, lt=1)] = None
     eps: Annotated[float | None, _about("AdamW's floor of the root", gt=0)] = None
+    lora_plus_ratio: Annotated[
+        float | None, _about("LoRA+: the rate of LoRA's B is so many times that of A (16 in its paper)", gt=0)
+    ] = None
 
 
 @dataclasses.dataclass(frozen=True)

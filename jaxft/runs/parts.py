@@ -20,6 +20,7 @@ import numpy as np
 from jaxft.data import Batches, Encoded, EncodeReport, Format, Rows, encode, evaluation_batches, render, splits
 from jaxft.errors import UsageError
 from jaxft.methods import Method, from_config
+from jaxft.methods.prompt import tokenised
 from jaxft.models import Model
 from jaxft.recipe import Recipe, optimizer_config
 from jaxft.training.loss import smoothed_cross_entropy, token_loss
@@ -117,7 +118,7 @@ def make_parts(recipe: Recipe, rows: Mapping[str, Rows], model: Model, mesh: Any
     steps = train.steps or math.ceil(train.epochs * batches.steps_per_epoch)
     config = optimizer_config(recipe.optimizer, steps)
     optimizer = make_optimizer(config, steps)
-    method = from_config(recipe.method)
+    method = from_config(tokenised(recipe.method, model.tokenizer))
     init_key, key = jax.random.split(jax.random.key(train.seed))
     trainable, frozen = method.init(init_key, {"params": model.params})
     loss = token_loss(smoothed_cross_entropy(train.label_smoothing)) if train.label_smoothing else token_loss()

@@ -18,7 +18,7 @@ from typing import Any, NamedTuple
 import jax
 
 from jaxft.methods import from_config
-from jaxft.recipe import PUBLISHED, optimizer_config
+from jaxft.recipe import optimizer_config, published_optimizer
 from jaxft.training.optimizer import OptimizerConfig, make_optimizer
 from jaxft.training.state import init_state
 
@@ -45,7 +45,7 @@ def sizes(model: Any, method: Mapping[str, Any], optimizer: OptimizerConfig | No
     The optimizer is the method's published one unless given. `weight_bytes` counts the base, which stays as it is.
     """
     chosen = from_config(method)
-    update = make_optimizer(optimizer or optimizer_config(PUBLISHED[chosen.config["name"]], 1), total_steps=2**30)
+    update = make_optimizer(optimizer or optimizer_config(published_optimizer(chosen.config), 1), total_steps=2**30)
 
     def start(params):
         trainable, frozen = chosen.init(jax.random.key(0), {"params": params})

@@ -16,7 +16,16 @@ from jaxft.evaluation.metrics import score
 from jaxft.evaluation.scoring import mean_loss, predict
 from jaxft.methods import METHODS, from_config, full
 from jaxft.models import Model
-from jaxft.recipe import PUBLISHED, GenerateRecipe, OptimizerRecipe, Recipe, check, lay_over, optimizer_config, resolve
+from jaxft.recipe import (
+    GenerateRecipe,
+    OptimizerRecipe,
+    Recipe,
+    check,
+    lay_over,
+    optimizer_config,
+    published_optimizer,
+    resolve,
+)
 from jaxft.runs.parts import encode_rows, in_order, load_model
 from jaxft.runs.sizes import Sizes, sizes
 from jaxft.training.journal import write_lines
@@ -104,8 +113,8 @@ def sizes_of_methods(source: str, settings: Sequence[tuple[str, Any]] = ()) -> d
     model = _shapes(source)
     table = {}
     for config in configs:
-        published = dataclasses.asdict(PUBLISHED[from_config(config).config["name"]])
-        optimizer = check(OptimizerRecipe, published | rates, prefix="optimizer")
+        defaults = dataclasses.asdict(published_optimizer(from_config(config).config))
+        optimizer = check(OptimizerRecipe, defaults | rates, prefix="optimizer")
         table[" ".join(str(value) for value in config.values())] = sizes(model, config, optimizer_config(optimizer, 1))
     return table
 

@@ -24,6 +24,7 @@ class OptimizerConfig:
     b1: float = 0.9
     b2: float = 0.999
     eps: float = 1e-8
+    lora_plus_ratio: float = 1.0
 
 
 def make_schedule(config: OptimizerConfig, total_steps: int) -> optax.Schedule:
@@ -46,7 +47,8 @@ def make_optimizer(config: OptimizerConfig, total_steps: int) -> optax.GradientT
     """Return the optimizer of the trainable tree: clipping by global norm, then AdamW or Adafactor.
 
     Adafactor (Shazeer & Stern 2018, arXiv:1804.04235) runs without parameter scaling, as prompt tuning uses it.
-    Weight decay spares norms and biases.
+    Weight decay spares norms and biases. With `lora_plus_ratio` LoRA's `b` moves that many times as far as the rest,
+    its decay included (LoRA+, Hayou et al. 2024, arXiv:2402.12354).
     """
     schedule = make_schedule(config, total_steps)
     if config.name == "adamw":
@@ -60,7 +62,18 @@ def make_optimizer(config: OptimizerConfig, total_steps: int) -> optax.GradientT
             weight_decay_rate=config.weight_decay or None,
             weight_decay_mask=_decayed,
         )
-    return update if config.clip_norm is None else optax.chain(optax.clip_by_global_norm(config.clip_norm), update)
+    steps = [] if config.clip_norm is None else [optax.clip_by_global_norm(config.clip_norm)]
+    steps.append(update)
+    if config.lora_plus_ratio != 1:
+        steps.append(optax.stateless(lambda updates, _: _scale_b(updates, config.lora_plus_ratio)))
+    return optax.chain(*steps) if len(steps) > 1 else update
+
+
+def _scale_b(updates, ratio):
+    def scaled(path, update):
+        return update * ratio if getattr(path[-1], "key", None) == "b" else update
+
+    return jax.tree_util.tree_map_with_path(scaled, updates)
 
 
 def _decayed(tree: Any) -> Any:
