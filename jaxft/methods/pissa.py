@@ -36,12 +36,13 @@ def pissa(
     config = {"name": "pissa"} | lora_settings(rank, alpha, targets, dropout, rslora, rank_pattern, alpha_pattern)
 
     def init(key, variables):
-        leaves = {}
+        pairs = {}
         for place, kernel, own, drawn in ranked_kernels(key, variables["params"], config):
             a, b = jax.vmap(lambda w, key=drawn, own=own: principal(key, w, own))(kernel.astype(jnp.float32))
-            # Divided by the scale, so that s A B is the kernel's own part.
-            root = jnp.sqrt(scales({place: {"a": a}}, config)[place])
-            leaves |= {(*place, "a"): a / root, (*place, "b"): b / root}
+            pairs[place] = {"a": a, "b": b}
+        # Divided by the scale, so that s A B is the kernel's own part.
+        roots = {place: jnp.sqrt(factor) for place, factor in scales(pairs, config).items()}
+        leaves = {(*place, name): leaf / roots[place] for place, pair in pairs.items() for name, leaf in pair.items()}
         return nest(leaves), {**variables, "pissa": jax.tree.map(fresh, nest(leaves))}
 
     def bind(trainable, frozen):
