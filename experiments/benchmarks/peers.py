@@ -23,7 +23,8 @@ from collections.abc import Callable
 
 import numpy as np
 
-CASES = [f"{model}-{task}" for model in ("smollm2", "t5") for task in ("lora", "full", "generate8", "generate1")]
+TASKS = ("lora", "lora-remat", "full", "generate8", "generate1")  # remat: jaxft keeps only the input of each layer
+CASES = [f"{model}-{task}" for model in ("smollm2", "t5") for task in TASKS]
 NEW_TOKENS = 64
 # LoRA's targets as each library calls them.
 PROJECTIONS = {"smollm2": ["q_proj", "k_proj", "v_proj", "o_proj"], "t5": ["q", "k", "v", "o"]}
@@ -59,13 +60,14 @@ def jaxft_side(case: str, dtype: str) -> Callable[[], None]:
     from jaxft.models import T5, Decoder, DecoderConfig, Model, T5Config
     from jaxft.models.layers import Numerics
 
-    name, task = case.split("-")
+    name, task, *remat = case.split("-")
+    numerics = Numerics(dtype=jax.numpy.dtype(dtype), remat="full" if remat else "dots")
     if name == "smollm2":
         config = DecoderConfig("llama", 49152, 30, 576, 9, 3, 64, 1536, rope_theta=1e5, eos_token_ids=())
-        architecture = Decoder(config, Numerics(dtype=jax.numpy.dtype(dtype)))
+        architecture = Decoder(config, numerics)
     else:
         config = T5Config("t5", 32128, 8, 8, 512, 6, 64, 1024, True, "gelu_new", eos_token_ids=())
-        architecture = T5(config, Numerics(dtype=jax.numpy.dtype(dtype)))
+        architecture = T5(config, numerics)
     params = jax.jit(architecture.init, static_argnums=1)(jax.random.key(0), jax.numpy.dtype(dtype))
     if task.startswith("generate"):
         rows = batch(name, int(task.removeprefix("generate")))
@@ -110,7 +112,7 @@ def torch_side(case: str, dtype: str) -> Callable[[], None]:
     import torch
     import transformers
 
-    name, task = case.split("-")
+    name, task, *_ = case.split("-")
     device = "cuda" if torch.cuda.is_available() else "cpu"
     torch.manual_seed(0)
     if name == "smollm2":
