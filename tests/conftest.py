@@ -19,7 +19,7 @@ import numpy as np
 import pytest
 
 from jaxft.models import T5, Decoder, DecoderConfig, Model, T5Config
-from jaxft.models.layers import Numerics
+from jaxft.models.stack import Numerics
 
 jax.config.update("jax_numpy_rank_promotion", "raise")
 

@@ -11,7 +11,7 @@ from conftest import LLAMA, make_batch
 
 from jaxft import methods
 from jaxft.models import Decoder, Model
-from jaxft.models.layers import Numerics
+from jaxft.models.stack import Numerics
 from jaxft.training.checkpoint import Checkpoints
 from jaxft.training.state import init_state
 from jaxft.training.step import loss_step, train_step

@@ -11,7 +11,7 @@ from conftest import assert_close, make_batch
 
 from jaxft.methods import lora, prompt
 from jaxft.models import T5Config
-from jaxft.models.layers import Keys, attend, attention_mask
+from jaxft.models.attention import Keys, attend, attention_mask
 
 
 def logits(model, variables, batch):

@@ -58,7 +58,7 @@ def jaxft_side(case: str, dtype: str) -> Callable[[], None]:
 
     import jaxft
     from jaxft.models import T5, Decoder, DecoderConfig, Model, T5Config
-    from jaxft.models.layers import Numerics
+    from jaxft.models.stack import Numerics
 
     name, task, *remat = case.split("-")
     numerics = Numerics(dtype=jax.numpy.dtype(dtype), remat="full" if remat else "dots")

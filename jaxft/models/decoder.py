@@ -17,7 +17,9 @@ import jax.numpy as jnp
 from flax import linen as nn
 
 from jaxft.models import layers
-from jaxft.models.layers import Batch, Numerics, Variables
+from jaxft.models.attention import Attention, attention_mask, extend_cache, make_room, rotary
+from jaxft.models.layers import Batch, Variables
+from jaxft.models.stack import Numerics, decode_layers, run_layers, stack_of
 
 
 @dataclasses.dataclass(frozen=True)
@@ -52,7 +54,7 @@ class Block(nn.Module):
     @nn.compact
     def __call__(self, x, cache=None, place=None, *, mask, rope):
         c = self.config
-        attention = layers.Attention(c.num_heads, c.num_kv_heads, c.head_dim, c.head_dim**-0.5, name="attention")
+        attention = Attention(c.num_heads, c.num_kv_heads, c.head_dim, c.head_dim**-0.5, name="attention")
         normed = layers.Norm(c.norm_eps, name="attention_norm")(x)
         attended, own = attention(normed, mask=mask, rope=rope, cache=cache and cache["own"], place=place)
         x = x + layers.Adapter(name="attention_adapter")(attended, normed)
@@ -118,7 +120,7 @@ class Decoder:
         """Read the prompts; return hidden states `[B, T, D]` and a cache with room for `length` more tokens."""
         hidden, emitted, segments, positions = self._forward(variables, batch, None, keep_cache=True)
         cache = {
-            "layers": layers.make_room(emitted, length),
+            "layers": make_room(emitted, length),
             "segments": jnp.pad(segments, ((0, 0), (0, length))),
             "positions": jnp.pad(positions, ((0, 0), (0, length))),
             "slot": jnp.asarray(segments.shape[1], jnp.int32),
@@ -129,10 +131,10 @@ class Decoder:
     def decode(self, variables: Variables, token: jax.Array, cache: dict) -> tuple[jax.Array, dict]:
         """Read one `token` `[B, 1]` at the cache's next position; return hidden `[B, 1, D]` and the longer cache."""
         slot, position = cache["slot"], cache["position"][:, None]
-        cache = layers.extend_cache(cache)
-        x, kept = layers.decode_layers(
+        cache = extend_cache(cache)
+        x, kept = decode_layers(
             Block(self.config),
-            layers.stack_of(variables),
+            stack_of(variables),
             self._embed(variables, token),
             cache["layers"],
             slot=slot,
@@ -145,13 +147,13 @@ class Decoder:
         prompt = variables.get("prompt")
         x = layers.prepend_prompt(self._embed(variables, batch["tokens"]), prompt)
         segments, positions = layers.with_prompt(batch["segments"], batch["positions"], prompt)
-        x, emitted = layers.run_layers(
+        x, emitted = run_layers(
             Block(self.config, emit=keep_cache),
-            layers.stack_of(variables),
+            stack_of(variables),
             x,
             numerics=self.numerics,
             key=key,
-            mask=layers.attention_mask(segments, positions, segments, positions, causal=True),
+            mask=attention_mask(segments, positions, segments, positions, causal=True),
             rope=self._rope(positions),
         )
         hidden = self._norm(variables, x[:, -batch["tokens"].shape[1] :])
@@ -161,7 +163,7 @@ class Decoder:
         return layers.embed(variables["params"]["embedding"], tokens, self.numerics.dtype)
 
     def _rope(self, positions):
-        return layers.rotary(positions, self.config.head_dim, self.config.rope_theta)
+        return rotary(positions, self.config.head_dim, self.config.rope_theta)
 
     def _norm(self, variables, x):
         return layers.rms_norm(x, variables["params"]["norm"]["scale"], self.config.norm_eps)

@@ -15,7 +15,9 @@ import jax.numpy as jnp
 from flax import linen as nn
 
 from jaxft.models import layers
-from jaxft.models.layers import Batch, Numerics, Variables
+from jaxft.models.attention import Attention, attention_mask, extend_cache, make_room
+from jaxft.models.layers import Batch, Variables
+from jaxft.models.stack import Numerics, decode_layers, run_layers, stack_of
 
 
 @dataclasses.dataclass(frozen=True)
@@ -57,7 +59,7 @@ class Block(nn.Module):
             return layers.Norm(c.norm_eps, name=name)
 
         def attention(name):  # T5 has no 1/sqrt(H): its initialisation takes it in
-            return layers.Attention(c.num_heads, c.num_heads, c.head_dim, 1.0, name=name)
+            return Attention(c.num_heads, c.num_heads, c.head_dim, 1.0, name=name)
 
         own, memory = (None, None) if cache is None else (cache["own"], cache["cross"])
         normed = norm("attention_norm")(x)
@@ -142,7 +144,7 @@ class T5:
             variables, batch, encoded, encoded_segments, None, keep_cache=True
         )
         cache = {
-            "layers": layers.make_room(emitted, length),
+            "layers": make_room(emitted, length),
             "segments": jnp.pad(segments, ((0, 0), (0, length))),
             "positions": jnp.pad(positions, ((0, 0), (0, length))),
             "encoded_segments": encoded_segments,
@@ -154,11 +156,11 @@ class T5:
     def decode(self, variables: Variables, token: jax.Array, cache: dict) -> tuple[jax.Array, dict]:
         """Read one `token` `[B, 1]` at the cache's next position; return hidden `[B, 1, D]` and the longer cache."""
         slot, position = cache["slot"], cache["position"][:, None]
-        cache = layers.extend_cache(cache)
+        cache = extend_cache(cache)
         table = variables["params"]["decoder"]["relative_bias"]
-        x, kept = layers.decode_layers(
+        x, kept = decode_layers(
             Block(self.config, cross=True, emit=True),
-            layers.stack_of(variables, "decoder"),
+            stack_of(variables, "decoder"),
             self._embed(variables, token),
             cache["layers"],
             slot=slot,
@@ -173,13 +175,13 @@ class T5:
         x = layers.prepend_prompt(self._embed(variables, batch["encoder_tokens"]), prompt)
         segments, _ = layers.with_prompt(batch["encoder_segments"], batch["encoder_positions"], prompt)
         steps = jnp.arange(x.shape[1])[None]
-        x, _ = layers.run_layers(
+        x, _ = run_layers(
             Block(self.config),
-            layers.stack_of(variables, "encoder"),
+            stack_of(variables, "encoder"),
             x,
             numerics=self.numerics,
             key=key,
-            mask=layers.attention_mask(segments, None, segments, None, causal=False),
+            mask=attention_mask(segments, None, segments, None, causal=False),
             # Within a segment positions differ as indices do, so the bias is one table for all rows.
             bias=self._bias(variables["params"]["encoder"]["relative_bias"], steps, steps, causal=False),
         )
@@ -190,16 +192,16 @@ class T5:
         x = layers.prepend_prompt(self._embed(variables, batch["tokens"]), prompt)
         segments, positions = layers.with_prompt(batch["segments"], batch["positions"], prompt)
         steps = jnp.arange(x.shape[1])[None]
-        x, emitted = layers.run_layers(
+        x, emitted = run_layers(
             Block(self.config, cross=True, emit=keep_cache),
-            layers.stack_of(variables, "decoder"),
+            stack_of(variables, "decoder"),
             x,
             numerics=self.numerics,
             key=key,
-            mask=layers.attention_mask(segments, positions, segments, positions, causal=True),
+            mask=attention_mask(segments, positions, segments, positions, causal=True),
             bias=self._bias(variables["params"]["decoder"]["relative_bias"], steps, steps, causal=True),
             encoded=encoded,
-            encoded_mask=layers.attention_mask(segments, None, encoded_segments, None, causal=False),
+            encoded_mask=attention_mask(segments, None, encoded_segments, None, causal=False),
         )
         hidden = self._norm(variables, "decoder", x[:, -batch["tokens"].shape[1] :])
         return hidden, emitted, segments, positions

@@ -8,7 +8,7 @@ from typing import Any
 import jax.numpy as jnp
 
 from jaxft.models import T5, Decoder, DecoderConfig, Model, T5Config
-from jaxft.models.layers import Numerics
+from jaxft.models.stack import Numerics
 from jaxft.pretrained import config as configs
 from jaxft.pretrained import gguf_config, weights
 from jaxft.pretrained import tokenizer as tokenizers

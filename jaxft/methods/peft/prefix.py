@@ -22,7 +22,7 @@ import numpy as np
 from jaxft.errors import UsageError
 from jaxft.methods.peft.files import check_tensors, count, refuse_unsupported
 from jaxft.models import DecoderConfig, Model
-from jaxft.models.layers import rotary, rotate
+from jaxft.models.attention import rotary, rotate
 from jaxft.pretrained.safetensors_file import SafetensorsFile
 
 TENSOR = "prompt_embeddings"
