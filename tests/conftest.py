@@ -1,5 +1,6 @@
 """Tiny models and batches that the suites share. Eight fake devices; implicit rank promotion raises."""
 
+import functools
 import os
 
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
@@ -61,6 +62,16 @@ def make_batch(config, rows=4, length=12, source=9, seed=0):
         batch["encoder_positions"] = np.where(real, steps, 0).astype(np.int32)
         batch["encoder_segments"] = real.astype(np.int32)
     return batch
+
+
+@functools.partial(jax.jit, static_argnums=0)
+def _logits(architecture, variables, batch):
+    return architecture.head(variables, architecture.hidden(variables, batch))
+
+
+def apply(model, variables, batch):
+    """The model's logits, compiled once for all tests that have the same model and shapes."""
+    return _logits(model.architecture, variables, batch)
 
 
 def assert_close(actual, expected, tolerance=2e-5):

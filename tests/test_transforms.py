@@ -18,8 +18,13 @@ from jaxft.training.step import train_step
 
 
 @pytest.fixture(params=list(KINDS))
-def method(request):
-    return KINDS[request.param]
+def name(request):
+    return request.param
+
+
+@pytest.fixture
+def method(name):
+    return KINDS[name]
 
 
 def started(method, model):
@@ -33,20 +38,33 @@ def with_numerics(model, **settings):
     return Model(dataclasses.replace(architecture, numerics=numerics), model.params, None)
 
 
-def test_unrolled_rematerialised_sharded_and_accumulated_it_takes_the_same_step(method, model):
-    batch = make_batch(model.config, rows=8)
-    steps = []
-    for settings in ({}, {"accumulate": 2, "mesh": make_mesh(data=2, fsdp=2)}):
-        changed = with_numerics(model, remat="full", unroll=True) if settings else with_numerics(model, remat="none")
-        trainable, frozen = started(method, changed)
-        mesh = settings.get("mesh")
-        start = init_state(shard(trainable, mesh), optax.sgd(1.0), mesh)
-        before = jax.tree.map(np.array, trainable)
-        state, _ = train_step(changed, method, optax.sgd(1.0), **settings)(
-            start, shard(frozen, mesh), batch, jax.random.key(0)
-        )
-        steps.append(jax.tree.map(lambda new, old: np.asarray(new) - old, state.trainable, before))
-    assert_close(*steps, tolerance=1e-4)
+def step_of(method, model, **settings):
+    """Take a step of plain descent; return how the trainable tree moved."""
+    mesh = settings.get("mesh")
+    trainable, frozen = started(method, model)
+    before = jax.tree.map(np.array, trainable)
+    state = init_state(shard(trainable, mesh), optax.sgd(1.0), mesh)
+    step = train_step(model, method, optax.sgd(1.0), **settings)
+    state, metrics = step(state, shard(frozen, mesh), make_batch(model.config, rows=8), jax.random.key(0))
+    assert np.isfinite(metrics["loss"]) and int(state.step) == 1
+    return jax.tree.map(lambda new, old: np.asarray(new) - old, state.trainable, before)
+
+
+ON_T5 = ("full", "lora", "adapter-houlsby", "prefix-network", "ia3", "union")
+
+
+def test_a_step_moves_the_trainable_tree_alone_however_it_is_run(name, method, model):
+    """All of it moves, the base survives, and unrolled, rematerialised, sharded and accumulated it is the same."""
+    base = jax.tree.map(np.array, model.params)
+    moved = step_of(method, with_numerics(model, remat="none"))
+    # Relative bias buckets that no distance here falls into have no gradient; everything else moves.
+    assert all(change.any() for change in jax.tree.leaves(moved))
+    jax.tree.map(np.testing.assert_array_equal, base, model.params)  # raises if a leaf was donated
+    if name not in ON_T5 and isinstance(model.architecture, T5):
+        return  # the transformed step is what takes long to compile
+    changed = with_numerics(model, remat="full", unroll=True)
+    again = step_of(method, changed, accumulate=2, mesh=make_mesh(data=2, fsdp=2))
+    assert_close(again, moved, tolerance=1e-4)
 
 
 def test_cached_decoding_equals_the_full_forward(method, model):
