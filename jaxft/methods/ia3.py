@@ -10,7 +10,11 @@ from jaxft.methods.trees import nest
 
 
 def ia3(outputs: Targets = ("k", "v"), inputs: Targets = ("down",)) -> Method:
-    """Train a vector of scales for the output `[n, F]` of some kernels and for the input `[n, D]` of others.
+    """Train vectors that scale the outputs `[n, F]` of some kernels and the inputs `[n, D]` of others.
+
+    Args:
+        outputs: Kernels whose output is scaled, named as in `lora`.
+        inputs: Kernels whose input is scaled.
 
     The vectors start at one. Raises `UsageError` for targets that match nothing.
     """

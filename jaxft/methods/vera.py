@@ -20,7 +20,13 @@ from jaxft.methods.trees import nest, places
 
 
 def vera(rank: int = 256, targets: Targets = "attention", d_initial: float = 0.1, dropout: float = 0.0) -> Method:
-    """Train `d` `[n, R]`, which starts at `d_initial`, and `b` `[n, F]`, which starts at zero, for each target.
+    """Train two vectors for each target: `d` `[n, R]` and `b` `[n, F]`, which starts at zero.
+
+    Args:
+        rank: The inner width R of the shared pair; as it is frozen, large ones cost little.
+        targets: As in `lora`.
+        d_initial: Where `d` starts.
+        dropout: As in `lora`.
 
     Raises `UsageError` for a rank below 1 and for targets that match nothing.
     """
