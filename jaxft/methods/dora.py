@@ -59,5 +59,5 @@ def dora(
 def _added(kernel, a, b):
     """Return `|W + A B|² - |W|²` of each column, `[n, F]`."""
     turned = jnp.einsum("nDF,nDR->nRF", kernel, a.astype(kernel.dtype), preferred_element_type=jnp.float32)
-    inner = jnp.einsum("nDR,nDQ,nQF->nRF", a, a, b)
+    inner = jnp.einsum("nDR,nDQ->nRQ", a, a) @ b
     return jnp.sum((2 * turned + inner) * b, axis=1)
