@@ -69,7 +69,8 @@ def test_each_member_trains_as_if_it_were_alone(kind, request):
     pair = PAIRS[kind]
     model = request.getfixturevalue("llama" if kind in ("selective", "dora", "prompt") else "flan_t5")
     batch, ids = make_batch(model.config, rows=4), np.array([1, 0, 1, 1], np.int32)
-    optimizer = optax.chain(optax.clip_by_global_norm(0.05), optax.adamw(1e-2, weight_decay=0.1))
+    # AdamW's default eps would blow up rounding where a gradient is nearly zero, as in flan_t5.
+    optimizer = optax.chain(optax.clip_by_global_norm(0.05), optax.adamw(1e-2, eps=1e-4, weight_decay=0.1))
     method = bank(*pair, pair[0])  # the third has no row: it must not move
     trainable, frozen = method.init(jax.random.key(0), {"params": model.params})
     trainable = jax.tree.map(lambda leaf: leaf + 0.03 * (leaf != 0), trainable)
