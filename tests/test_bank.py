@@ -5,13 +5,15 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
-from conftest import apply, assert_close, make_batch
+from conftest import LLAMA, apply, assert_close, make_batch, make_model
 
 from jaxft import methods
 from jaxft.errors import UsageError
 from jaxft.generation import generate, log_likelihood
 from jaxft.generation.decode import run
 from jaxft.methods.bank import bank, for_rows, put, stack
+from jaxft.methods.bank import member as take
+from jaxft.methods.peft import save_adapter
 from jaxft.training.members import per_member
 from jaxft.training.state import init_state
 from jaxft.training.step import loss_step, train_step
@@ -89,9 +91,7 @@ def test_each_member_trains_as_if_it_were_alone(kind, request):
         alone, _ = alone_step(alone, alone_frozen, counting(batch, ids == member), jax.random.key(0))
         if member == 1:
             alone, _ = alone_step(alone, alone_frozen, batch, jax.random.key(0))
-        trained = methods.bank.unpadded(
-            jax.tree.map(lambda leaf, m=member: leaf[m], state.trainable), frozen["bank"]["shapes"][member]
-        )
+        _, trained, _ = take((*pair, pair[0]), state.trainable, frozen, member)
         moved = jax.tree.map(lambda a, b: a - b, alone.trainable, first)
         assert_close(jax.tree.map(lambda a, b: a - b, trained, first), moved, tolerance=2e-3)
     jax.tree.map(lambda a, b: np.testing.assert_array_equal(a[2], b[2]), state.trainable, start)
@@ -167,6 +167,31 @@ def test_a_new_member_compiles_nothing(llama):
     )
 
 
+@pytest.mark.parametrize("kind", ["prompt", "prefix"])
+def test_a_shorter_member_may_be_put_among_equals(kind, llama):
+    short, long = PAIRS[kind]
+    first, new = long.bind(*started(long, llama, 1)), short.bind(*started(short, llama, 2))
+    batch = make_batch(llama.config)
+    swapped = for_rows(put(stack([first, first]), 1, new), np.full(4, 1))
+    real = batch["segments"][:, :, None]
+    assert_close(apply(llama, swapped, batch) * real, apply(llama, new, batch) * real)
+
+
+def test_a_trained_bank_comes_apart_into_its_members(llama, tmp_path):
+    pair = PAIRS["pissa"]
+    method = methods.from_config(bank(*pair).config)
+    trainable, frozen = method.init(jax.random.key(0), {"params": llama.params})
+    batch, together = make_batch(llama.config), method.bind(trainable, frozen)
+    for number in range(2):
+        own, tree, variables = take(pair, trainable, frozen, number)
+        save_adapter(tmp_path / str(number), own, tree, variables, llama)
+        assert_close(
+            apply(llama, for_rows(together, np.full(4, number)), batch), apply(llama, own.bind(tree, variables), batch)
+        )
+    with pytest.raises(UsageError, match="member by member"):
+        save_adapter(tmp_path / "bank", method, trainable, frozen, llama)
+
+
 def test_what_does_not_fit_is_refused(llama):
     lora, prompt = ([m.bind(*started(m, llama, 1)) for m in PAIRS[kind]] for kind in ("lora", "prompt"))
     with pytest.raises(UsageError, match="not all members have"):
@@ -175,6 +200,9 @@ def test_what_does_not_fit_is_refused(llama):
         stack(lora, capacity=1)
     with pytest.raises(UsageError, match=r"does not fit into .*; stack it anew"):
         put(stack(lora[:1]), 0, lora[1])
+    other = methods.lora(2, 4, "all").bind(*started(PAIRS["lora"][0], make_model(LLAMA), 1))
+    with pytest.raises(UsageError, match="bound to another base"):
+        put(stack(lora), 0, other)
     with pytest.raises(UsageError, match="member 2 is outside the bank of 2"):
         put(stack(lora), 2, lora[0])
     with pytest.raises(UsageError, match="2 is outside the bank of 2 members"):

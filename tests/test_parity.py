@@ -53,7 +53,7 @@ def hf_tensors(config, tree):
     for leaf, array in zip(names.leaves(config, tree), leaves, strict=True):
         layers = [array] if leaf.layers is None else list(array)
         for name, layer in zip(leaf.files("hf"), layers, strict=True):
-            yield name, np.asarray(layer).T if leaf.name.transposed else np.asarray(layer)
+            yield name, names.to_file(np.asarray(layer), leaf, "hf", config)
 
 
 def relative(ours, theirs):

@@ -26,8 +26,7 @@ QUIET = Progress(quiet=True)
 @pytest.fixture(scope="module")
 def place(tmp_path_factory):
     folder = tmp_path_factory.mktemp("place")
-    with tiny_run.cached_programs(folder / "programs"):
-        yield tiny_run.write_model(folder / "model"), tiny_run.write_rows(folder / "data")
+    return tiny_run.write_model(folder / "model"), tiny_run.write_rows(folder / "data")
 
 
 @pytest.fixture(scope="module")

@@ -250,9 +250,8 @@ def test_chunks_shrink_until_they_fit():
 @pytest.fixture(scope="module")
 def place(tmp_path_factory):
     folder = tmp_path_factory.mktemp("place")
-    with tiny_run.cached_programs(folder / "programs"):
-        # A calm model: a sharp one makes rounding visible.
-        yield tiny_run.write_model(folder / "model", scale=1), tiny_run.write_rows(folder / "data")
+    # A calm model: a sharp one makes rounding visible.
+    return tiny_run.write_model(folder / "model", scale=1), tiny_run.write_rows(folder / "data")
 
 
 GRID = {"optimizer.learning_rate": [0.01, 0.003], "method.rank": [1, 2], "train.seed": [0, 1]}

@@ -1,6 +1,5 @@
 """A tiny model with a tokenizer and a chat template, as a directory, and dialogues to tune it on, as files."""
 
-import contextlib
 import dataclasses
 import json
 
@@ -41,20 +40,6 @@ T5_CONFIG = T5Config(
     max_length=512,
     eos_token_ids=(2,),
 )
-
-
-@contextlib.contextmanager
-def cached_programs(folder):
-    """Keep compiled programs in `folder`: every run makes its functions anew, and compiles the same ones."""
-    settings = {"jax_compilation_cache_dir": str(folder), "jax_persistent_cache_min_compile_time_secs": 0.0}
-    before = {name: getattr(jax.config, name) for name in settings}
-    try:
-        for name, value in settings.items():
-            jax.config.update(name, value)
-        yield
-    finally:
-        for name, value in before.items():
-            jax.config.update(name, value)
 
 
 def write_model(folder, seed=0, scale=10, t5=False):

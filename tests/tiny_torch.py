@@ -49,6 +49,47 @@ def t5(folder, gated=True, tied=False, **saving):
     return _written(transformers.T5ForConditionalGeneration, config, folder, saving)
 
 
+_SMALL = {
+    **{"vocab_size": VOCABULARY, "hidden_size": 48, "intermediate_size": 80, "num_hidden_layers": 4},
+    **{"num_attention_heads": 6, "num_key_value_heads": 2, "head_dim": 8, "max_position_embeddings": 128},
+    **{"bos_token_id": 1, "eos_token_id": 2, "pad_token_id": 0},
+}
+_LLAMA3 = {"rope_type": "llama3", "factor": 8.0, "low_freq_factor": 1.0, "high_freq_factor": 4.0}
+_GEMMA = {"query_pre_attn_scalar": 12, "sliding_window": 4}
+
+# Configurations of the decoder-only families, by what is special in them: `{name: (family, fields)}`.
+DECODERS = {
+    "llama biases": ("llama", {"attention_bias": True, "mlp_bias": True, "hidden_act": "gelu"}),
+    "llama 3": ("llama", {"rope_parameters": {**_LLAMA3, "original_max_position_embeddings": 16, "rope_theta": 500.0}}),
+    "llama linear": ("llama", {"rope_parameters": {"rope_type": "linear", "factor": 4.0, "rope_theta": 1e4}}),
+    "mistral": ("mistral", {"sliding_window": 4, "tie_word_embeddings": False}),
+    "mistral no window": ("mistral", {"sliding_window": None}),
+    "qwen2": ("qwen2", {"tie_word_embeddings": True}),
+    "qwen2 window": ("qwen2", {"use_sliding_window": True, "sliding_window": 3, "max_window_layers": 2}),
+    "qwen3": ("qwen3", {"rope_theta": 1e6}),
+    "smollm3": ("smollm3", {"no_rope_layer_interval": 4}),
+    "phi3": ("phi3", {"num_key_value_heads": 6, "original_max_position_embeddings": 128}),
+    "phi3 partial": ("phi3", {"partial_rotary_factor": 0.5, "sliding_window": 5}),
+    "gemma2": ("gemma2", {**_GEMMA, "attn_logit_softcapping": 2.0, "final_logit_softcapping": 3.0}),
+    "gemma3": ("gemma3_text", {**_GEMMA, "sliding_window_pattern": 3}),
+    "gemma3 scaled": (
+        "gemma3_text",
+        {**_GEMMA, "rope_scaling": {"rope_type": "linear", "factor": 8.0}, "rope_local_base_freq": 500.0},
+    ),
+    "gpt2": ("gpt2", {"n_embd": 48, "n_layer": 4, "n_head": 6, "n_positions": 64}),
+    "gpt2 wide": ("gpt2", {"n_embd": 48, "n_layer": 4, "n_head": 4, "n_positions": 64, "n_inner": 72}),
+}
+
+
+def decoder(folder, name, **saving):
+    """Write a decoder-only model of `DECODERS`; return the torch model."""
+    kind, fields = DECODERS[name]
+    small = {key: _SMALL[key] for key in ("vocab_size", "bos_token_id", "eos_token_id")} if kind == "gpt2" else _SMALL
+    config = transformers.AutoConfig.for_model(kind, **(small | fields))
+    config._attn_implementation = "eager"
+    return _written(transformers.AutoModelForCausalLM.from_config(config).__class__, config, folder, saving)
+
+
 def _written(kind, config, folder, saving):
     torch.manual_seed(0)
     model = kind(config).eval()
@@ -56,7 +97,7 @@ def _written(kind, config, folder, saving):
         for name, parameter in model.named_parameters():
             # Far from initialisation, so that no scale or bias is one or zero by chance.
             parameter.copy_(torch.randn_like(parameter) * (0.3 if parameter.ndim == 1 else 0.15))
-            if "norm" in name:
+            if "norm" in name or ".ln_" in name:
                 parameter.add_(1.0)
         if kind is transformers.T5ForConditionalGeneration and not config.scale_decoder_outputs:
             # transformers 5 ties the head of every T5 that is made from a configuration.

@@ -27,7 +27,8 @@ from jaxft.methods.trees import flatten, nest, refilled, without
 def bank(*methods: Method) -> Method:
     """Return the method that trains each of `methods` on the examples whose `adapter_ids` name it.
 
-    The trainable tree is theirs, padded and stacked, `[M, ...]`; wrap the optimizer in `jaxft.per_member`. Raises
+    The trainable tree is theirs, padded and stacked, `[M, ...]`; wrap the optimizer in `jaxft.per_member`, and take a
+    member out again with `member`. Raises
     `UsageError` at `init` for members of different structure and for weights that no example can have for itself
     (embeddings and head).
     """
@@ -50,14 +51,20 @@ def bank(*methods: Method) -> Method:
 
     def bind(trainable, frozen):
         shared = {name: tree for name, tree in frozen.items() if name != "bank"}
-        members = zip(methods, frozen["bank"]["kept"], frozen["bank"]["shapes"], strict=True)
-        made = []
-        for i, (method, kept, shapes) in enumerate(members):
-            own = unpadded(jax.tree.map(lambda leaf, i=i: leaf[i], trainable), shapes)
-            made.append(method.bind(own, {**shared, **kept}))
-        return _banked(shared, made)
+        parts = [member(methods, trainable, frozen, number) for number in range(len(methods))]
+        return _banked(shared, [method.bind(own, variables) for method, own, variables in parts])
 
     return Method(init, bind, {"name": "bank", "methods": [dict(method.config) for method in methods]})
+
+
+def member(
+    methods: Sequence[Method], trainable: Any, frozen: Variables, number: int
+) -> tuple[Method, Any, dict[str, Any]]:
+    """Return the method, trainable tree and frozen variables of one member of `bank(*methods)`, to save it, say."""
+    kept, shapes = (frozen["bank"][name][number] for name in ("kept", "shapes"))
+    own = unpadded(jax.tree.map(lambda leaf: leaf[number], trainable), shapes)
+    shared = {name: tree for name, tree in frozen.items() if name != "bank"}
+    return methods[number], own, {**shared, **kept}
 
 
 def stack(members: Sequence[Variables], capacity: int | None = None) -> dict[str, Any]:
@@ -81,16 +88,16 @@ def stack(members: Sequence[Variables], capacity: int | None = None) -> dict[str
 def put(variables: Variables, member: int, new: Variables) -> dict[str, Any]:
     """Return the bank with `new`, what a method's `bind` gave, as its member number `member`.
 
-    Raises `UsageError` for a number outside the bank's capacity, another structure, or a greater rank or length.
+    Raises `UsageError` for a number outside the bank's capacity, another base or structure, and a greater rank or
+    length.
     """
-    there = variables["bank"]
     count = members_of(variables)
     if not 0 <= member < count:
         raise UsageError(f"bank: member {member} is outside the bank of {count}")
-    collections = _own(variables, new)
-    # Where lengths are told apart in the bank, the new member's must be told as well.
-    collections = _with_lengths(collections) if _has_lengths(there) else collections
-    old, fresh = flatten(there), flatten(collections)
+    theirs = flatten(new["params"])
+    if any(theirs.get(path) is not leaf for path, leaf in flatten(variables["params"]).items()):
+        raise UsageError("bank: the new member is bound to another base; bind it to the params of this one")
+    old, fresh = flatten(variables["bank"]), flatten(_with_lengths(_own(variables, new)))
     _same_structure([old, fresh])
     made = {}
     for path, leaf in old.items():
@@ -165,9 +172,7 @@ def _banked(shared, members):
     for path in flatten(own[0].get("params", {})):
         if path[0] in ("embedding", "head"):
             raise UsageError(f"bank: {'/'.join(map(str, path))} is too large for every example to have its own")
-    if any(len({leaf.shape for leaf in leaves}) > 1 for leaves in _lengths(own)):
-        own = [_with_lengths(collections) for collections in own]
-    return {**shared, "bank": stacked(own)}
+    return {**shared, "bank": stacked([_with_lengths(collections) for collections in own])}
 
 
 def _own(shared, member):
@@ -177,23 +182,11 @@ def _own(shared, member):
     return own | ({"params": trained} if flatten(trained) else {})
 
 
-def _lengths(trees):
-    flat = [flatten(tree) for tree in trees]
-    return [[tree[path] for tree in flat if path in tree] for path in flat[0] if _has_length(path)]
-
-
-def _has_length(path):
-    return (path[0], path[-1]) in (("prompt", "embedding"), ("prefix", "key"))
-
-
-def _has_lengths(banked):
-    return any(path[-1] == "length" for path in flatten(banked))
-
-
 def _with_lengths(collections):
+    # Told even where all are equal: a shorter one may be put in later.
     leaves = flatten(collections)
     for path, leaf in list(leaves.items()):
-        if _has_length(path):
+        if (path[0], path[-1]) in (("prompt", "embedding"), ("prefix", "key")):
             *stack, length, _ = leaf.shape
             leaves[(*path[:-1], "length")] = jnp.full(stack, length, jnp.int32)
     return nest(leaves)

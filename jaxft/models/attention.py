@@ -6,30 +6,66 @@ front and need no transposed copy. The legend of shapes is in `layers.py`.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from flax import linen as nn
 
-from jaxft.models.layers import Dense
+from jaxft.models.layers import Dense, Norm, soft_cap
 
 Pair = tuple[jax.Array, jax.Array]  # keys and values
 
 
-def rotary(positions: jax.Array, head_dim: int, theta: float) -> tuple[jax.Array, jax.Array]:
-    """Return the cosines and sines `[B, T, 1, H/2]` of rotary embedding (Su et al. 2021, arXiv:2104.09864)."""
-    frequencies = theta ** (-jnp.arange(0, head_dim, 2, dtype=jnp.float32) / head_dim)
-    angles = positions[:, :, None, None].astype(jnp.float32) * frequencies[None, None, None]
+class RopeScaling(NamedTuple):
+    """How rotary frequencies are stretched beyond the length that a model was first trained on.
+
+    "linear" divides all by `factor` (Chen et al. 2023, arXiv:2306.15595). "llama3" divides those that turn less than
+    `low` times in `original` positions, leaves those that turn more than `high` times, and blends between
+    (Grattafiori et al. 2024, arXiv:2407.21783).
+    """
+
+    kind: str
+    factor: float
+    low: float = 1.0
+    high: float = 4.0
+    original: int = 8192
+
+    def scaled(self, frequencies: np.ndarray) -> np.ndarray:
+        if self.kind == "linear":
+            return frequencies / self.factor
+        turns = self.original * frequencies / (2 * np.pi)
+        kept = np.clip((turns - self.low) / (self.high - self.low), 0, 1)
+        return frequencies * (kept + (1 - kept) / self.factor)
+
+
+def rotary(
+    positions: jax.Array, width: int, theta: float, scaling: RopeScaling | None = None
+) -> tuple[jax.Array, jax.Array]:
+    """Return the cosines and sines `[B, T, 1, W/2]` of rotary embedding (Su et al. 2021, arXiv:2104.09864).
+
+    `width` W is how much of a head is rotated.
+    """
+    frequencies = theta ** (-np.arange(0, width, 2, dtype=np.float64) / width)
+    if scaling is not None:
+        frequencies = scaling.scaled(frequencies)
+    angles = positions[:, :, None, None].astype(jnp.float32) * frequencies.astype(np.float32)[None, None, None]
     return jnp.cos(angles), jnp.sin(angles)
 
 
 def rotate(x: jax.Array, rope: tuple[jax.Array, jax.Array]) -> jax.Array:
-    """Rotate `x` `[B, T, N, H]`, whose two halves along H hold the pairs, as Hugging Face lays them out."""
+    """Rotate `x` `[B, T, N, H]`, whose two halves along W hold the pairs, as Hugging Face lays them out.
+
+    What `rope` does not reach of the last axis stays.
+    """
     cos, sin = rope
-    first, second = jnp.split(x.astype(jnp.float32), 2, axis=-1)
-    return jnp.concatenate([first * cos - second * sin, second * cos + first * sin], axis=-1).astype(x.dtype)
+    half = cos.shape[-1]
+    first, second, rest = jnp.split(x, [half, 2 * half], axis=-1)
+    first, second = first.astype(jnp.float32), second.astype(jnp.float32)
+    turned = [(first * cos - second * sin).astype(x.dtype), (second * cos + first * sin).astype(x.dtype)]
+    return jnp.concatenate([*turned, rest] if rest.shape[-1] else turned, axis=-1)
 
 
 class Keys(NamedTuple):
@@ -41,14 +77,17 @@ class Keys(NamedTuple):
     bias: jax.Array | None = None  # broadcastable to [B, N, T, S]
 
 
-def attend(query: jax.Array, blocks: Sequence[Keys], scale: float) -> jax.Array:
-    """Attend from `query` `[B, T, N, H]` to all `blocks` under one float32 softmax; return `[B, T, N*H]`."""
+def attend(query: jax.Array, blocks: Sequence[Keys], scale: float, cap: float | None = None) -> jax.Array:
+    """Attend from `query` `[B, T, N, H]` to all `blocks` under one float32 softmax; return `[B, T, N*H]`.
+
+    `cap` bounds the scores softly.
+    """
     batch, length, heads, width = query.shape
     kv_heads = blocks[0].value.shape[1]
     # The scale goes onto the query: T x H products instead of T x S.
     query = (query * scale).reshape(batch, length, kv_heads, heads // kv_heads, width)
     query = query.transpose(0, 2, 3, 1, 4)  # [B, K, G, T, H]
-    scores = jnp.concatenate([_scores(query, block) for block in blocks], axis=-1)
+    scores = jnp.concatenate([_scores(query, block, cap) for block in blocks], axis=-1)
     weights = jax.nn.softmax(scores, axis=-1).astype(query.dtype)
     out: Any = 0
     start = 0
@@ -60,10 +99,11 @@ def attend(query: jax.Array, blocks: Sequence[Keys], scale: float) -> jax.Array:
     return out.transpose(0, 3, 1, 2, 4).reshape(batch, length, heads * width)
 
 
-def _scores(query, block):
+def _scores(query, block, cap):
     scores = jnp.einsum("BKGTH,BKHS->BKGTS", query, block.key, preferred_element_type=jnp.float32)
     if block.bias is not None:
         scores = scores + block.bias.reshape(block.bias.shape[0], *scores.shape[1:3], *block.bias.shape[2:])
+    scores = soft_cap(scores, cap)
     # Finite, so that a row with nothing to look at (padding) stays finite too.
     return jnp.where(block.mask[:, None, None], scores, -1e30)
 
@@ -101,12 +141,17 @@ class Place(NamedTuple):
 
 
 class Attention(nn.Module):
-    """Grouped-query attention; returns the keys and values for the cache, or the cache with them."""
+    """Grouped-query attention; returns the keys and values for the cache, or the cache with them.
+
+    `head_norm` makes the norm of each head's queries and keys (Qwen 3, Gemma 3); None: they have none.
+    """
 
     num_heads: int
     num_kv_heads: int
     head_dim: int
     scale: float
+    cap: float | None = None
+    head_norm: Callable[..., Norm] | None = None
 
     @nn.compact
     def __call__(self, x, *, mask, bias=None, rope=None, cache=None, place=None, source=None, memory=None):
@@ -121,6 +166,8 @@ class Attention(nn.Module):
             source = x if source is None else source
             key = _heads(Dense(name="k")(source), self.num_kv_heads, self.head_dim)
             value = _heads(Dense(name="v")(source), self.num_kv_heads, self.head_dim)
+            if self.head_norm is not None:
+                query, key = self.head_norm(name="q_norm")(query), self.head_norm(name="k_norm")(key)
             if rope is not None:
                 query, key = rotate(query, rope), rotate(key, rope)
             memory = key.transpose(0, 2, 3, 1), value.transpose(0, 2, 1, 3)
@@ -130,7 +177,7 @@ class Attention(nn.Module):
             kept = place.write(cache, memory)
             memory = place.read(kept)
         blocks = [*self._prefix(query), Keys(*memory, mask, bias)]
-        return Dense(name="o")(attend(query, blocks, self.scale)), kept
+        return Dense(name="o")(attend(query, blocks, self.scale, self.cap)), kept
 
     def _prefix(self, query):
         if not self.has_variable("prefix", "key"):

@@ -49,11 +49,20 @@ def dot(x: jax.Array, kernel: jax.Array | Transposed) -> jax.Array:
     return (x.reshape(-1, x.shape[-1]) @ kernel).reshape(*x.shape[:-1], kernel.shape[-1])
 
 
-def rms_norm(x: jax.Array, scale: jax.Array, eps: float) -> jax.Array:
-    """Return `x / rms(x) * scale`, computed in float32 (Zhang & Sennrich 2019, arXiv:1910.07467)."""
+def norm(x: jax.Array, weights: Variables, eps: float, offset: float = 0.0) -> jax.Array:
+    """Return `x / rms(x) * (offset + scale)`, or LayerNorm where `weights` has a bias too; computed in float32.
+
+    Zhang & Sennrich 2019, arXiv:1910.07467; Ba et al. 2016, arXiv:1607.06450. Gemma holds its scales less one.
+    """
     x32 = x.astype(jnp.float32)
+    if "bias" in weights:
+        x32 = x32 - jnp.mean(x32, axis=-1, keepdims=True)
     x32 = x32 * jax.lax.rsqrt(jnp.mean(jnp.square(x32), axis=-1, keepdims=True) + eps)
-    return (x32 * _rows(scale).astype(jnp.float32)).astype(x.dtype)
+    scale = _rows(weights["scale"], x.ndim).astype(jnp.float32)
+    x32 = x32 * (scale + offset if offset else scale)
+    if "bias" in weights:
+        x32 = x32 + _rows(weights["bias"], x.ndim).astype(jnp.float32)
+    return x32.astype(x.dtype)
 
 
 class Dense(nn.Module):
@@ -82,9 +91,9 @@ class Dense(nn.Module):
         return y
 
 
-def _rows(vector):
+def _rows(vector, ndim=3):
     # [F] -> [1, 1, F], and [B, F], where each example has its own, -> [B, 1, F].
-    return vector[None, None] if vector.ndim == 1 else vector[:, None]
+    return vector.reshape(*vector.shape[:-1], *(1,) * (ndim - vector.ndim), vector.shape[-1])
 
 
 def _scaled(x, scale):
@@ -99,10 +108,11 @@ def _dropout(key, x, rate):
 
 class Norm(nn.Module):
     eps: float
+    offset: float = 0.0
 
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
-        return rms_norm(x, self.get_variable("params", "scale"), self.eps)
+        return norm(x, self.variables["params"], self.eps, self.offset)
 
 
 class Adapter(nn.Module):
@@ -172,6 +182,11 @@ def constrain_batch(x: jax.Array) -> jax.Array:
     mesh = jax.sharding.get_abstract_mesh()
     axes = tuple(name for name in ("data", "fsdp") if name in mesh.axis_names)
     return jax.lax.with_sharding_constraint(x, PartitionSpec(axes)) if axes else x
+
+
+def soft_cap(x: jax.Array, cap: float | None) -> jax.Array:
+    """Return `cap tanh(x / cap)`: within ±cap (Gemma 2, arXiv:2408.00118)."""
+    return x if cap is None else cap * jnp.tanh(x / cap)
 
 
 def project(hidden: jax.Array, variables: Variables) -> jax.Array:

@@ -220,7 +220,7 @@ class T5:
         return table[buckets].transpose(0, 3, 1, 2)  # [B, N, T, S]
 
     def _norm(self, variables, stack, x):
-        return layers.rms_norm(x, variables["params"][stack]["norm"]["scale"], self.config.norm_eps)
+        return layers.norm(x, variables["params"][stack]["norm"], self.config.norm_eps)
 
 
 def relative_bucket(distance: jax.Array, buckets: int, max_distance: int, bidirectional: bool) -> jax.Array:

@@ -1,4 +1,4 @@
-"""Configurations: Hugging Face's `config.json` and GGUF metadata to ours, and ours back to `config.json`.
+"""Configurations: Hugging Face's `config.json` and GGUF metadata to ours, and ours back.
 
 `config.json` is data: read as plain JSON, and nothing it names is imported. A setting that would change what the model
 computes, and that our architectures do not have, is refused by its name rather than ignored.
@@ -8,35 +8,31 @@ from __future__ import annotations
 
 import dataclasses
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from jaxft.errors import Error, UsageError, nearest
 from jaxft.models import DecoderConfig, T5Config
+from jaxft.models.attention import RopeScaling
+from jaxft.pretrained.families import BY_GGUF, BY_TYPE, Config
+from jaxft.pretrained.families.family import refuse_unless
+from jaxft.pretrained.gguf_file import GgufFile
 
-Config = DecoderConfig | T5Config
-
-# Hugging Face's names of the activations that the models have.
-ACTIVATIONS = {
-    "silu": "silu",
-    "swish": "silu",
-    "relu": "relu",
-    "gelu": "gelu",
-    "gelu_new": "gelu_new",
-    "gelu_pytorch_tanh": "gelu_new",
+# Keys of GGUF, behind the architecture's name, that change what is computed, with the values under which nothing does.
+GGUF_NEUTRAL: dict[str, tuple] = {
+    "expert_count": (0,),
+    "attention.scale": (),
+    "attention.clamp_kqv": (0.0,),
+    "attention.max_alibi_bias": (0.0,),
+    "attention.causal": (True,),
+    "rope.scale_linear": (1.0,),
+    "logit_scale": (1.0,),
+    "embedding_scale": (1.0,),
+    "residual_scale": (1.0,),
 }
-
-# Settings of the Llama family with the values under which our decoder computes the same.
-LLAMA_NEUTRAL: dict[str, tuple] = {
-    "attention_bias": (False, None),
-    "mlp_bias": (False, None),
-    "rope_scaling": (None, {}),
-    "rope_interleaved": (False, None),
-    "partial_rotary_factor": (1, None),
-    "quantization_config": (None,),
-}
-T5_NEUTRAL: dict[str, tuple] = {"quantization_config": (None,), "is_encoder_decoder": (True,)}
 
 
 def read_folder(folder: Path) -> Config:
@@ -63,15 +59,32 @@ def from_hf(config: Mapping[str, Any], generation: Mapping[str, Any], where: str
     Raises `UsageError` for an architecture or a setting that the models do not have, `Error` for a missing field.
     """
     kind = config.get("model_type")
-    if kind not in READERS:
-        raise UsageError(f"{where}: architecture {kind!r} is not supported{nearest(str(kind), READERS)}")
+    if kind not in BY_TYPE:
+        raise _unknown(kind, BY_TYPE, where)
     try:
         stated = {name: value for name, value in generation.items() if value is not None}
-        return checked(READERS[kind](config, {**config, **stated}, where), where)
+        return checked(BY_TYPE[kind].from_hf({**_filled(config, where), **stated}, config, where), where)
     except KeyError as problem:
         raise Error(f"{where}/config.json: field {problem} is missing") from problem
-    except TypeError as problem:
+    except (TypeError, AttributeError) as problem:
         raise Error(f"{where}/config.json: a field has a value of the wrong kind ({problem})") from problem
+
+
+def _unknown(kind: Any, known: Mapping[str, Any], where: str) -> UsageError:
+    hint = nearest(str(kind), known)
+    hint += "" if "known" in hint else f" Known: {', '.join(known)}"
+    return UsageError(f"{where}: architecture {kind!r} is not supported{hint}")
+
+
+def _filled(config: Mapping[str, Any], where: str) -> dict:
+    """Return all fields; what the file leaves out, or spells as of old, is as transformers reads it."""
+    from transformers import AutoConfig
+
+    try:
+        return AutoConfig.for_model(**config).to_dict()
+    except Exception as problem:  # transformers' own checks raise many kinds
+        reason = " ".join(str(problem).split())
+        raise Error(f"{where}/config.json: transformers cannot read it ({reason})") from problem
 
 
 def checked(config: Config, where: str) -> Config:
@@ -83,145 +96,59 @@ def checked(config: Config, where: str) -> Config:
     return config
 
 
-def _llama(config: Mapping[str, Any], generation: Mapping[str, Any], where: str) -> DecoderConfig:
-    _refuse_unless(config, LLAMA_NEUTRAL, where)
-    rope = config.get("rope_parameters") or {}
-    _refuse_unless(rope, {"rope_type": ("default",), "partial_rotary_factor": (1, None)}, where)
-    ends = _tokens(generation.get("eos_token_id", 2))
-    heads = config["num_attention_heads"]
-    pad = generation.get("pad_token_id")
-    return DecoderConfig(
-        family="llama",
-        vocab_size=config["vocab_size"],
-        num_layers=config["num_hidden_layers"],
-        width=config["hidden_size"],
-        num_heads=heads,
-        num_kv_heads=config.get("num_key_value_heads") or heads,
-        head_dim=config.get("head_dim") or config["hidden_size"] // heads,
-        mlp_width=config["intermediate_size"],
-        rope_theta=float(rope.get("rope_theta") or config.get("rope_theta") or 10000.0),
-        norm_eps=config.get("rms_norm_eps", 1e-6),
-        activation=_activation(config.get("hidden_act", "silu"), where),
-        tie_embeddings=config.get("tie_word_embeddings", False),
-        max_length=config.get("max_position_embeddings", 2048),
-        bos_token_id=generation.get("bos_token_id", 1),
-        eos_token_ids=ends,
-        pad_token_id=pad if pad is not None else next(iter(ends), 0),
-    )
-
-
-def _mistral(config: Mapping[str, Any], generation: Mapping[str, Any], where: str) -> DecoderConfig:
-    length = config.get("max_position_embeddings", 131072)
-    window = config.get("sliding_window", 4096)
-    if window is not None and window < length:
-        raise UsageError(f"{where}: sliding_window = {window} is not supported: attention here sees the whole context")
-    return _llama({"num_key_value_heads": 8, "max_position_embeddings": length, **config}, generation, where)
-
-
-def _t5(config: Mapping[str, Any], generation: Mapping[str, Any], where: str) -> T5Config:
-    _refuse_unless({"is_encoder_decoder": True, **config}, T5_NEUTRAL, where)
-    gate, _, activation = config.get("feed_forward_proj", "relu").rpartition("-")
-    if gate not in ("", "gated"):
-        raise UsageError(f"{where}: feed_forward_proj = {config['feed_forward_proj']!r} is not supported")
-    activation = "gelu_new" if (gate, activation) == ("gated", "gelu") else _activation(activation, where)
-    # transformers 5 writes tie_word_embeddings = true for every T5 and keeps what it means here in the other field.
-    tied = config.get("scale_decoder_outputs", config.get("tie_word_embeddings", True))
-    pad = config.get("pad_token_id", 0) or 0
-    start = generation.get("decoder_start_token_id")
-    return T5Config(
-        family="t5",
-        vocab_size=config["vocab_size"],
-        num_layers=config["num_layers"],
-        num_decoder_layers=config.get("num_decoder_layers") or config["num_layers"],
-        width=config["d_model"],
-        num_heads=config["num_heads"],
-        head_dim=config["d_kv"],
-        mlp_width=config["d_ff"],
-        gated=gate == "gated",
-        activation=activation,
-        relative_buckets=config.get("relative_attention_num_buckets", 32),
-        relative_max_distance=config.get("relative_attention_max_distance", 128),
-        norm_eps=config.get("layer_norm_epsilon", 1e-6),
-        tie_embeddings=tied is not False,
-        eos_token_ids=_tokens(generation.get("eos_token_id", 1)),
-        pad_token_id=pad,
-        decoder_start_token_id=pad if start is None else start,
-    )
-
-
-READERS: dict[str, Callable[..., Config]] = {"llama": _llama, "mistral": _mistral, "t5": _t5}
-
-
-def _refuse_unless(config: Mapping[str, Any], neutral: Mapping[str, tuple], where: str) -> None:
-    for name, values in neutral.items():
-        value = config.get(name, values[0])
-        if isinstance(value, Mapping) and value.get("rope_type", value.get("type")) == "default":
-            continue
-        if value not in values:
-            raise UsageError(f"{where}: {name} = {value!r} is not supported; it would change what the model computes")
-
-
-def _activation(name: str, where: str) -> str:
-    if name not in ACTIVATIONS:
-        raise UsageError(f"{where}: activation {name!r} is not supported{nearest(name, ACTIVATIONS)}")
-    return ACTIVATIONS[name]
-
-
-def _tokens(value: int | list[int] | None) -> tuple[int, ...]:
-    return () if value is None else (value,) if isinstance(value, int) else tuple(value)
-
-
 def to_hf(config: Config) -> tuple[dict, dict]:
     """Return the contents of `config.json` and `generation_config.json` for ours."""
+    family = BY_TYPE[config.family]
     ends: Any = list(config.eos_token_ids)
     ends = ends[0] if len(ends) == 1 else ends or None
     tokens = {"eos_token_id": ends, "pad_token_id": config.pad_token_id}
+    written = {"architectures": [family.architecture], "model_type": family.model_type, **family.to_hf(config)}
     if isinstance(config, T5Config):
         tokens["decoder_start_token_id"] = config.decoder_start_token_id
-        return {**_t5_to_hf(config), **tokens}, tokens
+        return written | tokens, tokens
     tokens["bos_token_id"] = config.bos_token_id
     # PyTorch gives the embedding of a configuration's padding token no gradient: never name a token that is trained.
     pad = None if config.pad_token_id in config.eos_token_ids else config.pad_token_id
-    return {**_llama_to_hf(config), **tokens, "pad_token_id": pad}, tokens
+    return {**written, **tokens, "pad_token_id": pad}, tokens
 
 
-def _llama_to_hf(config: DecoderConfig) -> dict:
-    return {
-        "architectures": ["LlamaForCausalLM"],
-        "model_type": "llama",
-        "vocab_size": config.vocab_size,
-        "num_hidden_layers": config.num_layers,
-        "hidden_size": config.width,
-        "num_attention_heads": config.num_heads,
-        "num_key_value_heads": config.num_kv_heads,
-        "head_dim": config.head_dim,
-        "intermediate_size": config.mlp_width,
-        "rope_theta": config.rope_theta,
-        "rms_norm_eps": config.norm_eps,
-        "hidden_act": "gelu_pytorch_tanh" if config.activation == "gelu_new" else config.activation,
-        "tie_word_embeddings": config.tie_embeddings,
-        "max_position_embeddings": config.max_length,
-        "attention_bias": config.attention_bias,
-        "mlp_bias": False,
-    }
+def from_gguf(file: GgufFile) -> Config:
+    """Return the configuration that a GGUF file's metadata and the shapes of its tensors describe.
+
+    Raises `UsageError` for an architecture or setting that the models do not have, `Error` for a missing key.
+    """
+    metadata, where = file.metadata, file.where
+    kind = metadata.get("general.architecture")
+    if kind not in BY_GGUF:
+        raise _unknown(kind, BY_GGUF, where)
+    if metadata.get("split.count", 0) > 1:
+        raise UsageError(f"{where}: one of {metadata['split.count']} parts; join them with llama-gguf-split --merge")
+    stated = {key: metadata[f"{kind}.{key}"] for key in GGUF_NEUTRAL if f"{kind}.{key}" in metadata}
+    refuse_unless(stated, GGUF_NEUTRAL, where)
+    try:
+        config = checked(BY_GGUF[kind].from_gguf(metadata, file.shapes, where), where)
+        if "rope_freqs.weight" in file.shapes and isinstance(config, DecoderConfig):
+            config = dataclasses.replace(config, rope_scaling=_llama3(file.read("rope_freqs.weight"), config, where))
+        return config
+    except KeyError as problem:
+        raise Error(f"{where}: metadata or tensor {problem} is missing") from problem
+    except (TypeError, ZeroDivisionError) as problem:
+        raise Error(f"{where}: the metadata has a value of the wrong kind ({problem})") from problem
 
 
-def _t5_to_hf(config: T5Config) -> dict:
-    activation = "gelu" if config.gated and config.activation == "gelu_new" else config.activation
-    return {
-        "architectures": ["T5ForConditionalGeneration"],
-        "model_type": "t5",
-        "is_encoder_decoder": True,
-        "vocab_size": config.vocab_size,
-        "num_layers": config.num_layers,
-        "num_decoder_layers": config.num_decoder_layers,
-        "d_model": config.width,
-        "num_heads": config.num_heads,
-        "d_kv": config.head_dim,
-        "d_ff": config.mlp_width,
-        "feed_forward_proj": f"gated-{activation}" if config.gated else activation,
-        "relative_attention_num_buckets": config.relative_buckets,
-        "relative_attention_max_distance": config.relative_max_distance,
-        "layer_norm_epsilon": config.norm_eps,
-        "tie_word_embeddings": config.tie_embeddings,
-    }
+def rope_divisors(config: DecoderConfig) -> np.ndarray | None:
+    """Return what GGUF's `rope_freqs.weight` holds: the numbers that divide the rotary frequencies, or None."""
+    if config.rope_scaling is None or config.rope_scaling.kind != "llama3" or config.rope_theta is None:
+        return None
+    width = int(config.head_dim * config.rotary_share)
+    plain = config.rope_theta ** (-np.arange(0, width, 2) / width)
+    return (plain / config.rope_scaling.scaled(plain)).astype(np.float32)
+
+
+def _llama3(divisors: np.ndarray, config: DecoderConfig, where: str) -> RopeScaling:
+    # The file holds the divisors and not what they were made of: those of Llama 3.1 to 3.3, but for the factor.
+    scaling = RopeScaling("llama3", round(float(divisors.max()), 4))
+    expected = rope_divisors(dataclasses.replace(config, rope_scaling=scaling))
+    if expected is None or expected.shape != divisors.shape or not np.allclose(expected, divisors, rtol=1e-4):
+        raise UsageError(f"{where}: rope_freqs.weight is not the scaling of Llama 3; no other is supported")
+    return scaling

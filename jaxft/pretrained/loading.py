@@ -10,8 +10,8 @@ import jax.numpy as jnp
 from jaxft.models import T5, Decoder, DecoderConfig, Model, T5Config
 from jaxft.models.stack import Numerics
 from jaxft.pretrained import config as configs
-from jaxft.pretrained import gguf_config, weights
 from jaxft.pretrained import tokenizer as tokenizers
+from jaxft.pretrained import weights
 from jaxft.pretrained.gguf_file import GgufFile
 from jaxft.pretrained.safetensors_file import open_folder
 from jaxft.pretrained.source import locate
@@ -51,7 +51,7 @@ def load(
         tokenizer = tokenizers.from_folder(path) if tokenizer is None else tokenizer
     else:
         tensors = file = GgufFile(path)
-        config = gguf_config.from_gguf(file.metadata, file.shapes, str(path))
+        config = configs.from_gguf(file)
         tokenizer = tokenizers.from_gguf(file.metadata, str(path)) if tokenizer is None else tokenizer
     architecture = ARCHITECTURES[type(config)](config, Numerics(dtype=dtype))
     return Model(architecture, weights.read_params(tensors, architecture, dtype, put), tokenizer, str(source))

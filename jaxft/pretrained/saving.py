@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -38,43 +37,54 @@ def write_json(path: Path, value: Any) -> None:
 
 
 def _write_weights(folder: Path, config: Any, params: Any, limit: int) -> None:
-    shards = _plan(config, params, limit)
-    arrays = _arrays(config, params)
+    held = files_of(config, params, "hf")
+    shards = _shards({file: sum(size for *_, size in parts) for file, parts in held.items()}, limit)
     place = {}
-    for number, members in enumerate(shards, 1):
+    for number, (members, _) in enumerate(shards, 1):
         name = "model.safetensors" if len(shards) == 1 else f"model-{number:05}-of-{len(shards):05}.safetensors"
-        write_tensors(folder / name, {file: next(arrays)[1] for file in members})
+        write_tensors(folder / name, {file: whole(held[file], "hf", config) for file in members})
         place.update(dict.fromkeys(members, name))
     if len(shards) > 1:
-        total = sum(size for members in shards for size in members.values())
-        index = {"metadata": {"total_size": total}, "weight_map": place}
+        index = {"metadata": {"total_size": sum(size for _, size in shards)}, "weight_map": place}
         write_json(folder / "model.safetensors.index.json", index)
 
 
-def _plan(config: Any, params: Any, limit: int) -> list[dict[str, int]]:
-    shards: list[dict[str, int]] = [{}]
-    for leaf, array in _with_leaves(config, params):
-        files = leaf.files("hf")
-        for file in files:
-            size = array.nbytes // len(files)
-            if shards[-1] and sum(shards[-1].values()) + size > limit:
-                shards.append({})
-            shards[-1][file] = size
+def _shards(sizes: dict[str, int], limit: int) -> list[tuple[list[str], int]]:
+    shards: list[tuple[list[str], int]] = [([], 0)]
+    for file, size in sizes.items():
+        members, total = shards[-1]
+        if members and total + size > limit:
+            shards.append(([file], size))
+        else:
+            shards[-1] = ([*members, file], total + size)
     return shards
 
 
-def _arrays(config: Any, params: Any) -> Iterator[tuple[str, np.ndarray]]:
-    for leaf, array in _with_leaves(config, params):
-        for index, file in enumerate(leaf.files("hf")):
-            # A layer is taken on the device: fetching the whole leaf would leave its host copy in the array's cache.
-            one = np.asarray(array if leaf.layers is None else array[index])
-            yield file, np.ascontiguousarray(one.T if leaf.name.transposed else one)
+Parts = list[tuple[names.Leaf, Any, int | None, int]]
 
 
-def _with_leaves(config: Any, params: Any) -> Iterator[tuple[names.Leaf, Any]]:
+def files_of(config: Any, params: Any, convention: str) -> dict[str, Parts]:
+    """Return `{tensor: parts}` of a file: of each part its leaf, the leaf's array, its layer there, and its bytes."""
     import jax
 
-    return zip(names.leaves(config, params), jax.tree.leaves(params), strict=True)
+    held: dict[str, Parts] = {}
+    for leaf, array in zip(names.leaves(config, params), jax.tree.leaves(params), strict=True):
+        files = leaf.files(convention)
+        for index, file in enumerate(files):
+            part = leaf, array, None if leaf.layers is None else index, array.nbytes // len(files)
+            held.setdefault(file, []).append(part)
+    return held
+
+
+def whole(parts: Parts, convention: str, config: Any) -> np.ndarray:
+    """Return a file's tensor, joined from its parts where it has several."""
+    parts = sorted(parts, key=lambda part: part[0].name.part or ())
+    # A layer is taken on the device: fetching the whole leaf would leave its host copy in the array's cache.
+    arrays = [
+        names.to_file(np.asarray(array if layer is None else array[layer]), leaf, convention, config)
+        for leaf, array, layer, _ in parts
+    ]
+    return arrays[0] if len(arrays) == 1 else np.concatenate(arrays, axis=names.out_axis(parts[0][0], convention))
 
 
 def write_tensors(path: Path, tensors: dict[str, np.ndarray]) -> None:

@@ -16,6 +16,7 @@ import numpy as np
 
 from jaxft.errors import Error
 from jaxft.pretrained import names
+from jaxft.pretrained.families import BY_TYPE
 
 Put = Callable[[str, np.ndarray], jax.Array]
 
@@ -57,11 +58,9 @@ def read_params(tensors: Tensors, architecture: Any, dtype: Any, put: Put | None
 
 def _host_array(tensors: Tensors, config: Any, leaf: names.Leaf, dtype: Any) -> np.ndarray:
     host = np.empty(leaf.shape, dtype)
-    for place, file in zip([host] if leaf.layers is None else host, _files(tensors, leaf), strict=True):
-        array = tensors.read(file)
-        if tensors.convention == "gguf" and leaf.name.rotary:
-            array = _halves(array, getattr(config, leaf.name.rotary))
-        if leaf.name.transposed:
+    for place, file in zip([host] if leaf.layers is None else host, _files(tensors, config, leaf), strict=True):
+        array = names.from_file(tensors.read(file), leaf, tensors.convention, config)
+        if leaf.name.transposed(tensors.convention):
             _transpose(place, array)
         else:
             place[...] = array
@@ -74,45 +73,41 @@ def _transpose(place: np.ndarray, array: np.ndarray) -> None:
         place[..., start : start + 256] = array[start : start + 256].T
 
 
-def _files(tensors: Tensors, leaf: names.Leaf) -> list[str]:
+def _files(tensors: Tensors, config: Any, leaf: names.Leaf) -> list[str]:
     files = leaf.files(tensors.convention)
-    if tensors.convention == "hf" and leaf.name.otherwise and files[0] not in tensors.shapes:
-        return [leaf.name.otherwise]
-    return files
-
-
-def _halves(array: np.ndarray, heads: int) -> np.ndarray:
-    # ggml rotates neighbouring rows of a head, Hugging Face a row of the first half with its row of the second.
-    rows = array.shape[0] // heads
-    return array.reshape(heads, rows // 2, 2, *array.shape[1:]).swapaxes(1, 2).reshape(array.shape)
+    if tensors.convention == "gguf" or files[0] in tensors.shapes:
+        return files
+    bare = [file.removeprefix(BY_TYPE[config.family].bare) for file in files]
+    if bare[0] in tensors.shapes:
+        return bare
+    return [leaf.name.otherwise] if leaf.name.otherwise else files
 
 
 def _check(tensors: Tensors, config: Any, plan: list[names.Leaf]) -> None:
-    problems = []
+    problems = set()
     expected = set()
     for leaf in plan:
-        shape = leaf.shape if leaf.layers is None else leaf.shape[1:]
-        shape = shape[::-1] if leaf.name.transposed else shape
-        for file in _files(tensors, leaf):
+        shape = names.file_shape(leaf, tensors.convention)
+        for file in _files(tensors, config, leaf):
             expected.add(file)
             if file not in tensors.shapes:
-                problems.append(f"{file} is missing")
+                problems.add(f"{file} is missing")
             elif tensors.shapes[file] != shape:
-                problems.append(f"{file} is {list(tensors.shapes[file])}, not {list(shape)}")
-    copies = names.COPIES[config.family]
+                problems.add(f"{file} is {list(tensors.shapes[file])}, not {list(shape)}")
+    copies = BY_TYPE[config.family].copies
     for file in tensors.shapes.keys() - expected:
         if file in copies:
-            problems += _contradiction(tensors, file, copies[file])
+            problems |= _contradiction(tensors, file, copies[file])
         elif not file.endswith(names.IDLE):
-            problems.append(f"{file} is unknown")
+            problems.add(f"{file} is unknown")
     if problems:
         raise Error(f"{tensors.where}: the tensors do not fit its configuration: {listed(sorted(problems))}")
 
 
-def _contradiction(tensors: Tensors, copy: str, original: str) -> list[str]:
+def _contradiction(tensors: Tensors, copy: str, original: str) -> set[str]:
     if original in tensors.shapes and not np.array_equal(tensors.read(copy), tensors.read(original)):
-        return [f"{copy} differs from {original}, which the configuration ties to it"]
-    return []
+        return {f"{copy} differs from {original}, which the configuration ties to it"}
+    return set()
 
 
 def listed(items: list[str], limit: int = 8) -> str:

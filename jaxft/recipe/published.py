@@ -1,7 +1,8 @@
 """What a recipe leaves open, filled in: the method's settings, and how its authors train it.
 
 Learning rates differ by four orders of magnitude between methods, so no single default could serve. `null` in the
-optimizer's section takes the method's published value, and the run folder's recipe.yaml holds what was taken.
+optimizer's section takes the method's published value, and the run folder's recipe.yaml holds what was taken. Papers
+name several rates, by model and task; the one here is a place to start a sweep, not their last word.
 """
 
 from __future__ import annotations

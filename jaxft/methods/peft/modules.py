@@ -30,7 +30,16 @@ def modules(model: Model, leaf: str = "kernel") -> dict[Path, list[str]]:
     return {
         found.path[:-1]: [file.removesuffix(".weight") for file in found.files("hf")]
         for found in names.leaves(model.config, model.params)
-        if found.path[-1] == leaf and (found.layers is not None or leaf != "kernel")
+        if found.path[-1] == leaf and (found.layers is not None or leaf != "kernel") and found.name.part is None
+    }
+
+
+def unnamed(model: Model) -> set[Path]:
+    """Return the places that are no module of their own there: several share one, or it trains a bias with them."""
+    return {
+        found.path[:-1]
+        for found in names.leaves(model.config, model.params)
+        if found.name.part is not None or (found.path[-1] == "bias" and found.path[-2].endswith("norm"))
     }
 
 

@@ -23,6 +23,7 @@ from jaxft.errors import UsageError
 from jaxft.methods.peft.files import check_tensors, count, refuse_unsupported
 from jaxft.models import DecoderConfig, Model
 from jaxft.models.attention import rotary, rotate
+from jaxft.models.decoder import FULL
 from jaxft.pretrained.safetensors_file import SafetensorsFile
 
 TENSOR = "prompt_embeddings"
@@ -33,7 +34,7 @@ SETTINGS = """
 
 
 def write(settings: Mapping[str, Any], trainable: Any, own: Any, model: Model) -> tuple[dict, dict] | None:
-    if not isinstance(model.config, DecoderConfig):
+    if not isinstance(model.config, DecoderConfig) or not _rotates_alike(model.config):
         return None
     prefix = trainable["layers"][0]["attention"]
     key = _turned(prefix["key"], model.config, prefix["key"].shape[1])
@@ -44,6 +45,10 @@ def write(settings: Mapping[str, Any], trainable: Any, own: Any, model: Model) -
 
 
 def read(config: Mapping[str, Any], where: Path, file: SafetensorsFile, model: Model) -> tuple[dict, Any, dict]:
+    if isinstance(model.config, DecoderConfig) and not _rotates_alike(model.config):
+        raise UsageError(
+            f"{where}: PEFT counts a prefix as positions, which {model.config.family}'s layers do not all rotate by"
+        )
     if not isinstance(model.config, DecoderConfig):
         raise UsageError(
             f"{where}: PEFT's PREFIX_TUNING of an encoder-decoder is not supported: it has a prefix in the decoder's "
@@ -72,4 +77,10 @@ def _sizes(config: DecoderConfig) -> dict[str, int]:
 
 def _turned(key: jax.Array, config: DecoderConfig, by: int) -> jax.Array:
     heads = key.reshape(*key.shape[:2], config.num_kv_heads, config.head_dim)  # [L, P, K, H]
-    return rotate(heads, rotary(jnp.full((1, 1), by), config.head_dim, config.rope_theta)).reshape(key.shape)
+    width, theta = int(config.head_dim * config.rotary_share), config.rope_theta or 0.0
+    return rotate(heads, rotary(jnp.full((1, 1), by), width, theta, config.rope_scaling)).reshape(key.shape)
+
+
+def _rotates_alike(config: DecoderConfig) -> bool:
+    # A prefix of ours has no position: in PEFT's files its keys are turned back by as much as positions grow there.
+    return config.rope_theta is not None and config.kinds == (FULL,)

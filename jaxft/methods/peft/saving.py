@@ -5,9 +5,12 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+from jaxft.errors import UsageError
 from jaxft.methods import Method, finalize
 from jaxft.methods.peft import container, ia3, lora, norms, prefix, prompt, vera
 from jaxft.methods.peft.files import CONFIG, OURS, WEIGHTS, about, base_of
+from jaxft.methods.peft.modules import unnamed
+from jaxft.methods.trees import places
 from jaxft.models import Model
 from jaxft.pretrained import save
 from jaxft.pretrained.atomic import replaced
@@ -31,11 +34,13 @@ def save_adapter(directory: Path | str, method: Method, trainable: Any, frozen: 
 
     It is PEFT's own files where PEFT can express the method, the same files of a type of ours where it cannot, and a
     model directory for full tuning. What only training needs (the networks of prompts and prefixes) is left out.
-    Raises `UsageError` if `directory` holds something else, `Error` if it cannot be written.
+    Raises `UsageError` for a bank and if `directory` holds something else, `Error` if it cannot be written.
     """
     if method.config["name"] == "full":
         save(directory, model, trainable)
         return
+    if method.config["name"] == "bank":
+        raise UsageError("a bank is saved member by member: take each out with jaxft.methods.bank.member")
     method, trainable = finalize(method, trainable, frozen)
     own = {name: kept for name, kept in frozen.items() if name != "params"}
     config, tensors = in_peft(method, trainable, own, model) or container.write(method, trainable, own)
@@ -48,4 +53,7 @@ def save_adapter(directory: Path | str, method: Method, trainable: Any, frozen: 
 def in_peft(method: Method, trainable: Any, own: Any, model: Model) -> tuple[dict, dict] | None:
     """Return PEFT's settings and tensors; None where PEFT cannot express what was trained."""
     name = method.config["name"]
-    return WRITERS[name](method.config, trainable, own, model) if name in WRITERS else None
+    apart = unnamed(model)
+    if name not in WRITERS or any(place in apart for place in places(trainable)):
+        return None
+    return WRITERS[name](method.config, trainable, own, model)
