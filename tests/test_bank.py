@@ -67,9 +67,10 @@ def test_each_row_is_what_its_member_alone_makes_of_it(pair, model):
 
 @pytest.mark.parametrize("kind", ["selective", "lora", "dora", "prompt", "prefix-network", "union"])
 def test_each_member_trains_as_if_it_were_alone(kind, request):
-    # Each model trains half of the kinds: what a bank does to a step does not depend on both.
+    # T5 trains one kind, whose collection is its encoder's: what a bank does to a step does not depend on the model,
+    # and T5's steps take twice as long to compile.
     pair = PAIRS[kind]
-    model = request.getfixturevalue("llama" if kind in ("selective", "dora", "prompt") else "flan_t5")
+    model = request.getfixturevalue("flan_t5" if kind == "prompt" else "llama")
     batch, ids = make_batch(model.config, rows=4), np.array([1, 0, 1, 1], np.int32)
     # AdamW's default eps would blow up rounding where a gradient is nearly zero, as in flan_t5.
     optimizer = optax.chain(optax.clip_by_global_norm(0.05), optax.adamw(1e-2, eps=1e-4, weight_decay=0.1))

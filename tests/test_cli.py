@@ -45,8 +45,10 @@ def problem(capsys, *arguments):
 
 def test_help_names_every_command():
     run = subprocess.run([sys.executable, "-m", "jaxft", "--help"], capture_output=True, text=True, check=True)
-    commands = ("train", "generate", "evaluate", "sweep", "merge", "look", "params", "quickstart")
-    assert all(f"    {name} " in run.stdout for name in commands)
+    commands = ("train", "generate", "evaluate", "sweep", "merge", "export", "look", "data", "params", "inspect")
+    commands += ("quickstart",)
+    named = {line.split()[0] for line in run.stdout.split("\n") if line[:4] == "    " and line[4:5].isalpha()}
+    assert set(commands) <= named
 
 
 def test_the_command_line_loads_neither_jax_nor_transformers_to_answer():
@@ -137,8 +139,8 @@ def test_merge_and_look_take_the_adapter_of_a_run(trained, tmp_path, capsys):
     assert "base and adapter as one model" in capsys.readouterr().out
     assert load(tmp_path / "merged").config == load(trained.parent / "model").config
     assert main(["look", str(trained / "adapter"), "--out", str(tmp_path / "pictures")]) == 0
-    written = capsys.readouterr().out.split("\n")
-    assert any(line.endswith(".png") for line in written) and all(Path(line).exists() for line in written if line)
+    written = [line for line in capsys.readouterr().out.split("\n") if line.endswith(".png")]
+    assert written and all(Path(line).exists() for line in written)
     code, error = problem(capsys, "merge", trained / "adapter", "--out", tmp_path / "merged", "--train.steps=1")
     assert code == 2 and "--train.steps" in error
 

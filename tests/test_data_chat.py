@@ -20,6 +20,7 @@ BARE = (
 )
 SHOUTING = "{% for m in messages %}{{ m.content | upper }}{% endfor %}{% if add_generation_prompt %}?{% endif %}"
 REFUSING = "{% if messages[0].role == 'system' %}{{ raise_exception('System role not supported') }}{% endif %}" + CHATML
+IGNORING = CHATML.replace("{% for message in messages %}", "{% for message in messages if message.role != 'system' %}")
 
 HEAD = "<|im_start|>user\nHi<|im_end|>\n<|im_start|>assistant\n"
 
@@ -66,6 +67,12 @@ def test_templates_that_cannot_be_used_are_refused():
         texts(None)
     with pytest.raises(UsageError, match="rewrites the assistant's turn"):
         texts(SHOUTING)
-    with pytest.raises(UsageError, match=r"refuses the conversation .*System role"):
-        texts(REFUSING, system="Be brief.")
-    assert texts(REFUSING)[1] == "Hello.<|im_end|>"
+    with pytest.raises(UsageError, match=r"refuses the conversation .*no users"):
+        texts("{{ raise_exception('no users') }}", system="Be brief.")
+
+
+@pytest.mark.parametrize("template", [REFUSING, IGNORING])
+def test_a_system_text_that_the_template_has_no_place_for_goes_before_the_users(template):
+    expected = HEAD.replace("Hi", "Be brief.\n\nHi")
+    assert texts(template, system="Be brief.") == (expected, "Hello.<|im_end|>")
+    assert texts(template) == texts(CHATML)

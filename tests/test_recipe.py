@@ -21,6 +21,7 @@ from jaxft.recipe import (
     parse_flags,
     recipe_fields,
     resolve,
+    schema,
     to_dict,
     to_yaml,
 )
@@ -77,9 +78,11 @@ def test_a_resolved_recipe_loads_from_its_yaml_to_an_equal_one(tmp_path):
 def test_every_field_survives_the_round_trip_with_another_value():
     """Each leaf changed on its own: shows that none is dropped or converted on its way through YAML."""
     other = {int: 7, float: 0.25, bool: True, str: "x: {{ y }}", dict: {"name": "prompt", "length": 3}, list: ["bleu"]}
-    plain = to_dict(SMALLEST)
+    of_tasks = [f"data.{name}" for name in ("tasks", *schema._TASKS)]
+    own = {"data.limit": {"train": 3}, "data.mixture": {"a": 2.0}}
     for field in recipe_fields():
-        changed = yaml.safe_load(yaml.safe_dump(plain))
+        base = dataclasses.replace(SMALLEST, data=DataRecipe(tasks=["a"])) if field.key in of_tasks else SMALLEST
+        changed = yaml.safe_load(yaml.safe_dump(to_dict(base)))
         *parents, last = field.key.split(".")
         section = changed
         for parent in parents:
@@ -87,15 +90,15 @@ def test_every_field_survives_the_round_trip_with_another_value():
         kinds = {"int": int, "float": float, "bool": bool, "text": str, "mapping": dict, "list": list}
         names = field.type.split("|")
         kind = next((kinds[name] for name in names if name in kinds), None)
-        if field.key == "data.limit":
-            section[last] = {"train": 3}
+        if field.key in own:
+            section[last] = own[field.key]
         elif kind is bool:
             section[last] = not section[last]
         else:
             section[last] = other[kind] if kind else next(name for name in names if name != section[last])
         recipe = make_recipe(changed)
         assert make_recipe(yaml.safe_load(to_yaml(recipe))) == recipe
-        changed_keys = [key for key, _, _ in differences(SMALLEST, recipe)]
+        changed_keys = [key for key, _, _ in differences(base, recipe)]
         assert changed_keys and all(key.startswith(field.key) for key in changed_keys)
 
 
@@ -222,9 +225,50 @@ def test_every_field_is_explained_with_its_type():
     fields = list(recipe_fields())
     assert len({field.key for field in fields}) == len(fields) > 50
     assert all(field.help and field.type for field in fields)
-    assert {field.key for field in fields if field.default is dataclasses.MISSING} == {
-        "model.source", "data.source", "data.prompt", "data.completion",
-    }  # fmt: skip
+    assert {field.key for field in fields if field.default is dataclasses.MISSING} == {"model.source"}
+
+
+TASKS = "model: {source: tiny/}\ndata:\n  tasks: [glue/rte]\n"
+
+
+def test_data_are_rows_or_tasks(tmp_path):
+    path = write(tmp_path, TASKS)
+    recipe = load_recipe(path, ["--data.shots={0: 0.5, 2: 0.5}", "--data.mixture={glue/rte: 2}", "--data.packing=yes"])
+    assert recipe.data.tasks == ["glue/rte"] and recipe.data.shots == {0: 0.5, 2: 0.5}
+    assert recipe.data.mixture == {"glue/rte": 2.0} and recipe.data.packing is True
+    again = tmp_path / "again.yaml"
+    again.write_text(to_yaml(recipe))
+    assert load_recipe(again, [f"--out={recipe.out}"]) == recipe
+
+
+@pytest.mark.parametrize(
+    ("text", "flags", "message"),
+    [
+        (TASKS, ["--data.prompt=x"], "data.prompt beside data.tasks, which bring their own"),
+        (TASKS, ["--data.source=x"], "data.source beside data.tasks"),
+        (TASKS, ["--data.validation=0.1"], "data.validation beside data.tasks"),
+        (TASKS + "  system: x\n", [], "small.yaml:4: data.system beside data.tasks"),
+        (TEXT, ["--data.shots=2"], "data.shots is about data.tasks, and there are none"),
+        (TEXT, ["--data.mixture=equal"], "data.mixture is about data.tasks"),
+        (TEXT, ["--data.prompt=null"], "data.prompt is missing: .* or set data.tasks"),
+        (TASKS, ["--data.mixture=even"], "data.mixture "),
+        (TASKS, ["--data.temperature=0"], "data.temperature should be greater than 0"),
+        (TASKS, ["--data.rationale=2"], "data.rationale should be less than or equal to 1"),
+        (TASKS, ["--data.tasks=3"], "data.tasks should be a valid list"),
+    ],
+)
+def test_what_does_not_go_together_is_named(tmp_path, text, flags, message):
+    with pytest.raises(UsageError, match=message) as caught:
+        load_recipe(write(tmp_path, text), flags)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("method", [{"name": "prompt"}, {"methods": [{"name": "lora"}, {"name": "prompt"}]}])
+def test_a_soft_prompt_and_packing_exclude_each_other(tmp_path, method):
+    recipe = load_recipe(write(tmp_path), ["--data.packing=true"])
+    with pytest.raises(UsageError, match="a soft prompt stands before a row"):
+        resolve(dataclasses.replace(recipe, method={"name": "union", **method}))
+    assert resolve(dataclasses.replace(recipe, method={"name": "prefix"})).data.packing
 
 
 def test_methods_settings_are_their_constructors_parameters():

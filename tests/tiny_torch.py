@@ -30,9 +30,9 @@ def llama(folder, tied=True, **saving):
     return _written(transformers.LlamaForCausalLM, config, folder, saving)
 
 
-def t5(folder, gated=True, tied=False, **saving):
+def t5(folder, gated=True, tied=False, kind="T5", **saving):
     """Write a T5 whose attention is wider than the model and whose stacks differ in depth; return the torch model."""
-    config = transformers.T5Config(
+    config = getattr(transformers, f"{kind}Config")(
         vocab_size=VOCABULARY,
         d_model=32,
         d_kv=12,
@@ -46,7 +46,7 @@ def t5(folder, gated=True, tied=False, **saving):
         tie_word_embeddings=tied,
         decoder_start_token_id=0,
     )
-    return _written(transformers.T5ForConditionalGeneration, config, folder, saving)
+    return _written(getattr(transformers, f"{kind}ForConditionalGeneration"), config, folder, saving)
 
 
 _SMALL = {
@@ -76,6 +76,7 @@ DECODERS = {
         "gemma3_text",
         {**_GEMMA, "rope_scaling": {"rope_type": "linear", "factor": 8.0}, "rope_local_base_freq": 500.0},
     ),
+    "starcoder2": ("starcoder2", {"sliding_window": 4, "tie_word_embeddings": False}),
     "gpt2": ("gpt2", {"n_embd": 48, "n_layer": 4, "n_head": 6, "n_positions": 64}),
     "gpt2 wide": ("gpt2", {"n_embd": 48, "n_layer": 4, "n_head": 4, "n_positions": 64, "n_inner": 72}),
 }
@@ -99,7 +100,7 @@ def _written(kind, config, folder, saving):
             parameter.copy_(torch.randn_like(parameter) * (0.3 if parameter.ndim == 1 else 0.15))
             if "norm" in name or ".ln_" in name:
                 parameter.add_(1.0)
-        if kind is transformers.T5ForConditionalGeneration and not config.scale_decoder_outputs:
+        if hasattr(model, "shared") and not getattr(config, "scale_decoder_outputs", False):
             # transformers 5 ties the head of every T5 that is made from a configuration.
             model.lm_head.weight = torch.nn.Parameter(torch.randn_like(model.shared.weight) * 0.15)
     model.save_pretrained(folder, **saving)

@@ -10,7 +10,9 @@ Nothing here knows a model, a method or JAX: numpy in, numpy out.
 
 from jaxft.data.batches import Batch, Batches, collate, evaluation_batches
 from jaxft.data.chat import chat_texts
+from jaxft.data.collating import collate_rows
 from jaxft.data.encoding import Encoded, EncodeReport, encode
+from jaxft.data.mixture import Mixture
 from jaxft.data.prefetching import prefetch
 from jaxft.data.rows import Row, Rows
 from jaxft.data.show import show_example
@@ -24,12 +26,14 @@ __all__ = [
     "EncodeReport",
     "Encoded",
     "Format",
+    "Mixture",
     "Rendered",
     "Row",
     "Rows",
     "carve",
     "chat_texts",
     "collate",
+    "collate_rows",
     "encode",
     "encode_prompts",
     "evaluation_batches",

@@ -16,25 +16,33 @@ set `max_prompt`: without it, a decoder-only prompt is cut by as much as its own
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from jaxft.data.rows import Rows
 from jaxft.data.templates import AbsentField, BadRow, Format, Rendered, render
-from jaxft.data.tokens import token_pairs
+from jaxft.data.tokens import Tokens, encode_texts
 from jaxft.errors import UsageError, nearest
 
 
 @dataclasses.dataclass(frozen=True, slots=True, eq=False)
 class Encoded:
-    """One example: int32 ids of the prompt, and of the completion with its end token; what it is scored against."""
+    """One example: int32 ids of the prompt, and of the completion with its end token; what it is scored against.
+
+    `task` and `template` say where it comes from, `choices` the answers that there are. `counted` (bool, as long as the
+    completion) marks the tokens that are learnt, where not all are: of a conversation the assistant's turns.
+    """
 
     id: str
     prompt: np.ndarray
     completion: np.ndarray
     references: tuple[str, ...] = ()
+    task: str = ""
+    template: str = ""
+    choices: tuple[str, ...] = ()
+    counted: np.ndarray | None = None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -53,6 +61,7 @@ class EncodeReport:
     max_completion: int
     first_bad: str = ""
     first_long: str = ""
+    dropped_shots: int = 0
 
     def __str__(self) -> str:
         text = (
@@ -61,6 +70,8 @@ class EncodeReport:
         )
         if self.truncated_prompts or self.truncated_completions:
             text += f"; cut {self.truncated_prompts} prompts and {self.truncated_completions} completions"
+        if self.dropped_shots:
+            text += f"; left out {self.dropped_shots} worked examples that did not fit or were not there"
         if self.skipped:
             text += f"; left out {self.skipped} too long"
         if self.first_long:
@@ -87,28 +98,47 @@ def encode(
     `max_completion` bound them further. `on_long` is "error", "skip" or "truncate"; `on_bad`, for a null or empty
     prompt or completion, "error" or "skip". `eos_token_ids`: the model's end tokens beside the tokenizer's own.
     """
-    limits = _Limits(max_length, max_prompt, max_completion, encoder_decoder)
-    _check(limits, on_long, on_bad)
+    limits = Limits(max_length, max_prompt, max_completion, encoder_decoder)
+    limits.check(on_long, on_bad)
     rows = rows if isinstance(rows, Rows) else Rows(rows)
-    rendered, bad = _render_rows(rows, format)
-    pairs = token_pairs([r for _, r in rendered], format, tokenizer, encoder_decoder, eos_token_ids)
-    bad += [(i, "the completion has no tokens") for (i, _), (_, ids) in zip(rendered, pairs, strict=True) if not ids]
+    rendered, bad = render_rows(rows, lambda i: render(format, rows[i]))
+    tokens = encode_texts([r for _, r in rendered], tokenizer, format.chat, encoder_decoder, eos_token_ids)
+    return encode_rendered(rows, rendered, tokens, limits, bad=bad, on_long=on_long, on_bad=on_bad)
+
+
+def encode_rendered(
+    rows: Rows,
+    rendered: Sequence[tuple[int, Rendered]],
+    tokens: Sequence[Tokens],
+    limits: Limits,
+    *,
+    bad: Sequence[tuple[int, str]] = (),
+    on_long: str = "error",
+    on_bad: str = "error",
+) -> tuple[list[Encoded], EncodeReport]:
+    """Return what `encode` does, of rows that have been rendered and tokenised.
+
+    `rendered` pairs a row's position with its texts, `bad` with what is the matter with it; `tokens` are those of
+    `rendered`, as `encode_texts` makes them.
+    """
+    bad = [*bad, *((i, "the completion has no tokens") for (i, _), t in zip(rendered, tokens, strict=True)
+                   if not t.completion)]  # fmt: skip
     if bad and on_bad == "error":
         where = f"{len(bad)} of {len(rows)} rows are bad (first: {_first(rows, bad)})"
         raise UsageError(f"{where}; mend them, or set on_bad to 'skip'")
     examples: list[Encoded] = []
     long: _Noted = []
     cuts = np.zeros(2, int)
-    for (i, text), (prompt, completion) in zip(rendered, pairs, strict=True):
-        sizes = len(prompt), len(completion)
+    for (i, text), one in zip(rendered, tokens, strict=True):
+        sizes = len(one.prompt), len(one.completion)
         room = limits.room(*sizes)
         if room != sizes:
             long.append((i, f"{sizes[0]} prompt and {sizes[1]} completion tokens"))
-        if completion and (room == sizes or on_long == "truncate"):
-            cuts += np.less(room, sizes)
-            ids = _cut_middle(prompt, room[0]), completion[: room[1]]
-            references = tuple(reference.strip() for reference in text.references)
-            examples.append(Encoded(rows.id(i), np.array(ids[0], np.int32), np.array(ids[1], np.int32), references))
+        if one.completion and (room == sizes or on_long == "truncate"):
+            example = _encoded(rows.id(i), text, one, room)
+            if example.counted is None or example.counted.any():
+                cuts += np.less(room, sizes)
+                examples.append(example)
     if long and on_long == "error":
         where = f"{len(long)} of {len(rows)} examples are too long for {limits} (first: {_first(rows, long)})"
         raise UsageError(f"{where}; raise the limit, or set on_long to 'truncate' or 'skip'")
@@ -118,10 +148,25 @@ def encode(
     return examples, dataclasses.replace(report, first_bad=_first(rows, bad), first_long=_first(rows, long))
 
 
+def _encoded(name: str, text: Rendered, tokens: Tokens, room: tuple[int, int]) -> Encoded:
+    return Encoded(
+        id=name,
+        prompt=np.array(_cut_middle(tokens.prompt, room[0]), np.int32),
+        completion=np.array(tokens.completion[: room[1]], np.int32),
+        references=tuple(reference.strip() for reference in text.references),
+        task=text.task,
+        template=text.template,
+        choices=text.choices,
+        counted=None if tokens.counted is None else np.array(tokens.counted[: room[1]], bool),
+    )
+
+
 _Noted = list[tuple[int, str]]  # (position of a row, what is the matter with it)
 
 
-class _Limits(NamedTuple):
+class Limits(NamedTuple):
+    """Bounds in tokens: of prompt + completion (encoder-decoder: of each), and of each alone."""
+
     length: int
     prompt: int | None
     completion: int | None
@@ -133,7 +178,18 @@ class _Limits(NamedTuple):
     def bounds(self) -> dict[str, int | None]:
         return {"max_length": self.length, "max_prompt": self.prompt, "max_completion": self.completion}
 
+    def check(self, on_long: str, on_bad: str) -> None:
+        """Raise UsageError for a bound or a policy that makes no sense."""
+        policies = {"on_long": (on_long, ("error", "skip", "truncate")), "on_bad": (on_bad, ("error", "skip"))}
+        for name, (value, known) in policies.items():
+            if value not in known:
+                raise UsageError(f"{name}: unknown policy {value!r}{nearest(value, known)}")
+        for name, bound in self.bounds().items():
+            if bound is not None and bound < 2:
+                raise UsageError(f"{name}: {bound} leaves no room; use at least 2")
+
     def room(self, prompt: int, completion: int) -> tuple[int, int]:
+        """Return how many tokens of a prompt and a completion may stay."""
         prompt = min(prompt, self.prompt or self.length, self.length)
         completion = min(completion, self.completion or self.length, self.length)
         if not self.encoder_decoder and prompt + completion > self.length:
@@ -143,23 +199,17 @@ class _Limits(NamedTuple):
         return prompt, completion
 
 
-def _check(limits: _Limits, on_long: str, on_bad: str) -> None:
-    policies = {"on_long": (on_long, ("error", "skip", "truncate")), "on_bad": (on_bad, ("error", "skip"))}
-    for name, (value, known) in policies.items():
-        if value not in known:
-            raise UsageError(f"{name}: unknown policy {value!r}{nearest(value, known)}")
-    for name, bound in limits.bounds().items():
-        if bound is not None and bound < 2:
-            raise UsageError(f"{name}: {bound} leaves no room; use at least 2")
+def render_rows(rows: Rows, render_row: Callable[[int], Rendered]) -> tuple[list[tuple[int, Rendered]], _Noted]:
+    """Return what `render_row` makes of each position, and the positions of bad rows with what is the matter.
 
-
-def _render_rows(rows: Rows, format: Format) -> tuple[list[tuple[int, Rendered]], _Noted]:
+    A field that a row lacks and others have makes it a bad row; one that none has is the template's fault: UsageError.
+    """
     rendered: list[tuple[int, Rendered]] = []
     bad: _Noted = []
     columns: set[str] = set()
-    for i, row in enumerate(rows):
+    for i in range(len(rows)):
         try:
-            rendered.append((i, render(format, row)))
+            rendered.append((i, render_row(i)))
         except BadRow as error:
             bad.append((i, str(error)))
         except AbsentField as error:
@@ -177,7 +227,7 @@ def _cut_middle(ids: list[int], size: int) -> list[int]:
     return ids if len(ids) <= size else ids[:head] + ids[len(ids) - (size - head) :]
 
 
-def _first(rows: Rows, noted: _Noted) -> str:
+def _first(rows: Rows, noted: Sequence[tuple[int, str]]) -> str:
     if not noted:
         return ""
     i, matter = min(noted)

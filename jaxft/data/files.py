@@ -83,13 +83,22 @@ def _json_lines(data: bytes, path: Path) -> Parsed:
 
 def _json(data: bytes, path: Path) -> Parsed:
     text = _text(data, path)
-    if not text.lstrip().startswith("["):
-        return _json_lines(data, path)  # many .json files hold one object a line
     try:
         rows = json.loads(text)
     except json.JSONDecodeError as error:
+        if text.lstrip().startswith("{") and _is_json(text.lstrip().split("\n")[0]):
+            return _json_lines(data, path)  # many .json files hold one object a line
         raise Error(f"{path}:{error.lineno}: broken JSON ({error.msg} at column {error.colno})") from None
+    rows = rows if isinstance(rows, list) else [rows]
     return [(_object(row, path, number), number) for number, row in enumerate(rows, start=1)]
+
+
+def _is_json(line: str) -> bool:
+    try:
+        json.loads(line)
+    except json.JSONDecodeError:
+        return False
+    return True
 
 
 def _object(row: object, path: Path, number: int) -> dict[str, Any]:

@@ -65,6 +65,14 @@ class Rows:
         return self if count is None or count >= len(self) else self.take(range(count))
 
 
+class Unusable(dict):
+    """A row as its source has it that cannot be used, and the `reason`; it is counted where examples are made."""
+
+    def __init__(self, row: Row, reason: str):
+        super().__init__(row)
+        self.reason = reason
+
+
 def check_columns(rows: Rows, columns: Sequence[str], source: str) -> None:
     """Raise UsageError for the first of `columns` that no row has, naming the nearest column there is."""
     for column in columns:

@@ -20,19 +20,20 @@ if TYPE_CHECKING:
 def show_example(batch: Mapping[str, np.ndarray], tokenizer: Any, row: int = 0, max_characters: int = 1500) -> Text:
     """Return one row of a batch decoded, special tokens included, as a rich Text (`.plain` is the bare string).
 
+    Of a row that holds several examples it is the first.
     Text that is read and not learnt is shortened in its middle beyond `max_characters`.
     """
     from rich.text import Text
 
     shown = Text()
     if "encoder_tokens" in batch:
-        read = batch["encoder_tokens"][row][batch["encoder_segments"][row] > 0]
+        read = batch["encoder_tokens"][row][batch["encoder_segments"][row] == 1]
         shown.append(_shorten(tokenizer.decode(read.tolist()), max_characters), style="dim")
         shown.append("\n→ ")
         pieces = []
     else:
         pieces = [(int(batch["tokens"][row, 0]), False)]
-    real = batch["segments"][row] > 0
+    real = batch["segments"][row] == 1
     targets, weights = batch["targets"][row][real].tolist(), batch["weights"][row][real] > 0
     pieces += zip(targets, weights.tolist(), strict=True)
     for learnt, group in groupby(pieces, key=lambda piece: piece[1]):

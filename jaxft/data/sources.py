@@ -2,7 +2,8 @@
 
 A source is a data file, a directory that holds one file per split (`train.jsonl.gz`, `dev.csv`, `test-00000-of-00001.
 parquet`), a directory saved by `datasets`, or the name of a data set on the hub (`owner/name` or `owner/name:config`).
-Splits that the source lacks are carved from its training rows by a seeded permutation.
+Splits that the source lacks are carved from its training rows by a seeded permutation. `generated:support` and
+`generated:dialogues` are made up here.
 
     rows = read("dialogsum/train.jsonl.gz", columns=["dialogue", "summary"])
     parts = splits("dialogsum", limit={"train": 1000})              # given splits
@@ -11,6 +12,7 @@ Splits that the source lacks are carved from its training rows by a seeded permu
 
 from __future__ import annotations
 
+import functools
 import re
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -19,6 +21,7 @@ from typing import Any
 from jaxft.data.files import is_data_file, read_file
 from jaxft.data.rows import Rows, check_columns
 from jaxft.data.shuffling import permutation
+from jaxft.data.streaming import streamed
 from jaxft.errors import Error, UsageError, nearest
 
 _SPLIT_NAMES = {"val": "validation", "valid": "validation", "dev": "validation", "eval": "validation"}
@@ -54,6 +57,67 @@ def read(source: str | Path, split: str | None = None, *, columns: Sequence[str]
             has = nearest(split, loaders) if _UNSPLIT not in loaders else "; it is a single file without named splits"
             raise UsageError(f"{source}: no split {split!r}{has}")
     return _load(loaders[wanted], source, columns, name)
+
+
+def read_cached(
+    source: str,
+    split: str | None,
+    *,
+    name: str,
+    where: Mapping[str, Any] | None = None,
+    streaming: bool = False,
+) -> Rows:
+    """Return what `read` does, kept in memory until the files change: many tasks may share one file.
+
+    A single file is the split `train`, or with `split=None` whatever is asked for. `where` keeps the rows whose fields
+    have a value, or one of a list of them. `streaming` is for data sets on the hub that do not fit into memory while
+    they are loaded. The rows are shared: do not change them.
+    """
+    if streaming:
+        source, split = str(streamed(source, split or "train")), None
+    key = source, split, name, _stamp(Path(source).expanduser())
+    rows = _read_cached(*key)
+    if not where:
+        return rows
+    kept = set(range(len(rows)))
+    for column, values in where.items():
+        index = _index(*key, column)
+        kept &= {i for value in (values if isinstance(values, list) else [values]) for i in index.get(value, ())}
+    return rows.take(sorted(kept))
+
+
+def column_values(source: str, split: str | None, column: str, *, name: str) -> list[Any]:
+    """Return the values that a column has, in the order of their first rows."""
+    return list(_index(source, split, name, _stamp(Path(source).expanduser()), column))
+
+
+def split_names(source: str) -> tuple[str, ...]:
+    """Return the names of a source's splits; of a single file, `train`."""
+    return tuple("train" if name == _UNSPLIT else name for name in _loaders(source))
+
+
+@functools.lru_cache(maxsize=16)
+def _read_cached(source: str, split: str | None, name: str, stamp: object) -> Rows:
+    loaders = _loaders(source)
+    if _UNSPLIT in loaders and (split is None or split_name(split) == "train"):
+        return _load(loaders[_UNSPLIT], source, (), name)
+    return read(source, split, name=name)
+
+
+@functools.lru_cache(maxsize=64)
+def _index(source: str, split: str | None, name: str, stamp: object, column: str) -> dict[Any, list[int]]:
+    rows = _read_cached(source, split, name, stamp)
+    index: dict[Any, list[int]] = {}
+    for i, row in enumerate(rows):
+        if column not in row:
+            raise UsageError(f"{source}: {rows.place(i)} has no column {column!r}{nearest(column, row)}")
+        index.setdefault(tuple(row[column]) if isinstance(row[column], list) else row[column], []).append(i)
+    return index
+
+
+def _stamp(path: Path) -> object:
+    files = sorted(path.iterdir()) if path.is_dir() else [path] if path.exists() else []
+    return tuple((file.name, file.stat().st_mtime_ns, file.stat().st_size) for file in files)
 
 
 def splits(
@@ -125,6 +189,9 @@ def _load(loader: Callable[[], Rows], source: Any, columns: Sequence[str], name:
 
 
 def _loaders(source: str | Path) -> Loaders:
+    kind, _, made = str(source).partition(":")
+    if kind == "generated":
+        return _generated(made)
     path = Path(source).expanduser()
     if path.is_dir():
         return _directory(path)
@@ -132,6 +199,20 @@ def _loaders(source: str | Path) -> Loaders:
     if path.exists() or is_data_file(path) or str(source).startswith(("/", ".", "~")) or len(path.parts) > 2:
         return {_UNSPLIT: lambda: _from_files([path], _UNSPLIT)}
     return _hub(str(source))
+
+
+def _generated(name: str) -> Loaders:
+    from jaxft.data.dialogues import dialogues
+    from jaxft.data.dialogues.support import support
+
+    makers: dict[str, Callable[[int, int], list[dict[str, Any]]]] = {"dialogues": dialogues, "support": support}
+    if name not in makers:
+        raise UsageError(f"generated:{name}: nothing of this name is made here{nearest(name, makers)}")
+    sizes = {"train": 2000, "validation": 200, "test": 200}
+    return {
+        split: (lambda seed=seed, split=split: Rows(makers[name](seed, sizes[split]), split))  # type: ignore[misc]
+        for seed, split in enumerate(sizes)
+    }
 
 
 def _from_files(paths: Sequence[Path], split: str) -> Rows:

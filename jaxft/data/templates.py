@@ -15,14 +15,17 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-from collections.abc import Mapping
-from typing import Any, NamedTuple
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple, TypeVar
 
 import jinja2
 import jinja2.meta
+import jinja2.nodes
 import jinja2.sandbox
 
 from jaxft.errors import UsageError, nearest
+
+T = TypeVar("T")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -44,11 +47,18 @@ class Format:
 
 
 class Rendered(NamedTuple):
-    """One rendered row; `references[0]` is the completion to train on."""
+    """One rendered row; `references[0]` is the completion to train on.
+
+    A conversation of several exchanges has `turns` before the prompt, `(role, text)` each.
+    """
 
     prompt: str
     references: tuple[str, ...]
     system: str | None
+    turns: tuple[tuple[str, str], ...] = ()
+    task: str = ""
+    template: str = ""
+    choices: tuple[str, ...] = ()
 
 
 class BadRow(ValueError):
@@ -70,10 +80,15 @@ def render(format: Format, row: Mapping[str, Any]) -> Rendered:
     BadRow for a null or empty prompt or completion.
     """
     prompt, system = render_prompt(format, row)
-    references = _render("completion", format.completion, row, several=True)
+    return Rendered(prompt, render_references(format.completion, row), system)
+
+
+def render_references(completion: str, row: Mapping[str, Any]) -> tuple[str, ...]:
+    """Return what a completion says of a row, one text for each element of a list; raises what `render` raises."""
+    references = _render("completion", completion, row, several=True)
     if not references or not all(reference.strip() for reference in references):
         raise BadRow("the completion is empty")
-    return Rendered(prompt, references, system)
+    return references
 
 
 def render_prompt(format: Format, row: Mapping[str, Any]) -> tuple[str, str | None]:
@@ -83,6 +98,37 @@ def render_prompt(format: Format, row: Mapping[str, Any]) -> tuple[str, str | No
         raise BadRow("the prompt is empty")
     system = format.system and _run(_compile(format.system, "system"), "system", format.system, row)
     return prompt, system
+
+
+def evaluate(kind: str, text: str, row: Mapping[str, Any]) -> Any:
+    """Return what a field's name or a template makes of a row; raises what `render` raises.
+
+    A template that is one expression gives its value, of whatever type: a list stays a list.
+
+    >>> evaluate("choices", "{{ words | map('upper') }}", {"words": ["yes", "no"]})
+    ['YES', 'NO']
+    """
+    if not is_template(text):
+        if text not in row:
+            raise AbsentField(f"{kind}: no field {text!r}{nearest(text, row)}", text)
+        return row[text]
+    compiled = _compile(text, kind)
+    expression = _expression(text)
+    if expression is None:
+        return _run(compiled, kind, text, row)
+    value = _guarded(lambda: _written_out(expression(dict(row))), compiled[1], kind, text, row)
+    return list(value) if hasattr(value, "__next__") else value
+
+
+def is_template(text: str) -> bool:
+    """Say whether a text is a template and not the name of a field."""
+    return "{{" in text or "{%" in text
+
+
+def check_template(kind: str, text: str) -> None:
+    """Raise UsageError for a template that does not compile."""
+    if is_template(text):
+        _compile(text, kind)
 
 
 class _WritesList(Exception):
@@ -127,7 +173,7 @@ def _compile(text: str, kind: str) -> tuple[jinja2.Template, frozenset[str]]:
 
 
 def _render(kind: str, text: str, row: Mapping[str, Any], several: bool) -> tuple[str, ...]:
-    if "{{" not in text and "{%" not in text:
+    if not is_template(text):
         return _field(kind, text, row, several)
     compiled = _compile(text, kind)
     try:
@@ -159,8 +205,12 @@ def _field(kind: str, name: str, row: Mapping[str, Any], several: bool) -> tuple
 
 def _run(compiled: tuple[jinja2.Template, frozenset[str]], kind: str, text: str, row: Mapping[str, Any]) -> str:
     template, names = compiled
+    return _guarded(lambda: template.render(dict(row)), names, kind, text, row)
+
+
+def _guarded(call: Callable[[], T], names: frozenset[str], kind: str, text: str, row: Mapping[str, Any]) -> T:
     try:
-        return template.render(dict(row))
+        return call()
     except _WritesList:
         raise
     except _WritesNull:
@@ -175,6 +225,22 @@ def _run(compiled: tuple[jinja2.Template, frozenset[str]], kind: str, text: str,
         raise UsageError(f"{kind} template {_short(text)}: forbidden in a template ({error})") from None
     except Exception as error:  # a template may divide by zero, add text to numbers, loop without end ...
         raise UsageError(f"{kind} template {_short(text)}: {error}") from None
+
+
+@functools.lru_cache(maxsize=1024)
+def _expression(text: str) -> Callable[..., Any] | None:
+    """The one expression that a template consists of, as a function of the row."""
+    body = _ENVIRONMENT.parse(text.strip()).body
+    nodes = body[0].nodes if len(body) == 1 and isinstance(body[0], jinja2.nodes.Output) else []
+    if len(nodes) != 1 or isinstance(nodes[0], jinja2.nodes.TemplateData):
+        return None
+    return _ENVIRONMENT.compile_expression(text.strip()[2:-2].strip("-"), undefined_to_none=False)
+
+
+def _written_out(value: Any) -> Any:
+    if isinstance(value, jinja2.Undefined):
+        str(value)  # a strict undefined value raises as soon as it is used
+    return value
 
 
 def _short(text: str) -> str:

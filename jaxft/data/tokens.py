@@ -3,13 +3,25 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
-from jaxft.data.chat import chat_prompt, chat_texts
+from jaxft.data.caching import cached_tokens
+from jaxft.data.chat import Pieces, chat_pieces, chat_prompt, chat_texts, plain_pieces, plain_prompt
 from jaxft.data.templates import Format, Rendered, render_prompt
 from jaxft.errors import UsageError
+
+
+class Tokens(NamedTuple):
+    """Ids of a prompt, of the completion with its end token (none if empty), and which of the latter are learnt.
+
+    `counted` is None where all are.
+    """
+
+    prompt: list[int]
+    completion: list[int]
+    counted: list[bool] | None = None
 
 
 def encode_prompts(
@@ -19,7 +31,7 @@ def encode_prompts(
 
     Raises what `render` raises for a row.
     """
-    _check_chat(format, encoder_decoder)
+    _check_chat(format.chat, encoder_decoder)
     rendered = [render_prompt(format, row) for row in rows]
     texts = [chat_prompt(tokenizer, prompt, system) if format.chat else prompt for prompt, system in rendered]
     return [np.array(ids, np.int32) for ids in _prompt_ids(tokenizer, texts, format.chat, encoder_decoder)]
@@ -36,22 +48,60 @@ def token_pairs(
 
     The prompt has the special tokens that the tokenizer adds by itself; with a chat template, those in the template.
     """
-    _check_chat(format, encoder_decoder)
+    tokens = encode_texts(rendered, tokenizer, format.chat, encoder_decoder, eos_token_ids)
+    return [(example.prompt, example.completion) for example in tokens]
+
+
+def encode_texts(
+    rendered: Sequence[Rendered],
+    tokenizer: Any,
+    chat: bool = False,
+    encoder_decoder: bool = False,
+    eos_token_ids: Sequence[int] = (),
+    every_turn: bool = False,
+) -> list[Tokens]:
+    """Return the tokens of each example: what `token_pairs` says, and with `every_turn` of whole conversations.
+
+    With `every_turn` (decoder-only) an example that has earlier turns has as its prompt what comes before the
+    assistant's first turn, and as its completion all the rest, of which the assistant's turns are counted.
+    """
+    _check_chat(chat, encoder_decoder)
     ends = [i for i in (tokenizer.eos_token_id, *eos_token_ids) if i is not None]
     if not ends:
         raise UsageError("the tokenizer names no end-of-sequence token; set its eos_token")
-    if format.chat:
-        texts = [chat_texts(tokenizer, r.prompt, r.references[0], r.system, ends) for r in rendered]
+    whole = [every_turn and bool(r.turns) and not encoder_decoder for r in rendered]
+    alone = [r for r, is_whole in zip(rendered, whole, strict=True) if not is_whole]
+    if chat:
+        texts = [chat_texts(tokenizer, r.prompt, r.references[0], r.system, ends, r.turns) for r in alone]
     else:
-        texts = [(r.prompt, r.references[0]) for r in rendered]
-    prompts = _prompt_ids(tokenizer, [prompt for prompt, _ in texts], format.chat, encoder_decoder)
+        texts = [(plain_prompt(r.prompt, r.system, r.turns), r.references[0]) for r in alone]
+    prompts = _prompt_ids(tokenizer, [prompt for prompt, _ in texts], chat, encoder_decoder)
     completions = _ids(tokenizer, [completion for _, completion in texts], special=False)
-    closed = [ids if not ids or ids[-1] in ends else [*ids, ends[0]] for ids in completions]
-    return list(zip(prompts, closed, strict=True))
+    pairs = zip(prompts, (_closed(ids, ends) for ids in completions), strict=True)
+    conversations = [r for r, is_whole in zip(rendered, whole, strict=True) if is_whole]
+    pieces = (chat_pieces(tokenizer, r, ends) if chat else plain_pieces(r) for r in conversations)
+    wholes = (_conversation(tokenizer, p, chat, ends) for p in pieces)
+    return [next(wholes) if is_whole else Tokens(*next(pairs)) for is_whole in whole]
 
 
-def _check_chat(format: Format, encoder_decoder: bool) -> None:
-    if format.chat and encoder_decoder:
+def _conversation(tokenizer: Any, pieces: Pieces, chat: bool, ends: Sequence[int]) -> Tokens:
+    # Tokenised piece by piece, so that each answer starts where generation would start it.
+    prompt = _prompt_ids(tokenizer, [pieces[0][0]], chat, False)[0]
+    rest = _ids(tokenizer, [text for text, _ in pieces[1:]], special=False)
+    tokens, counted = [], []
+    for ids, (_, learnt) in zip(rest, pieces[1:], strict=True):
+        ids = _closed(ids, ends) if learnt else ids
+        tokens += ids
+        counted += [learnt] * len(ids)
+    return Tokens(prompt, tokens, counted)
+
+
+def _closed(ids: list[int], ends: Sequence[int]) -> list[int]:
+    return ids if not ids or ids[-1] in ends else [*ids, ends[0]]
+
+
+def _check_chat(chat: bool, encoder_decoder: bool) -> None:
+    if chat and encoder_decoder:
         raise UsageError("format: chat templates are for decoder-only models; set `chat: false`")
 
 
@@ -67,6 +117,4 @@ def _prompt_ids(tokenizer: Any, texts: list[str], chat: bool, encoder_decoder: b
 
 
 def _ids(tokenizer: Any, texts: list[str], special: bool) -> list[list[int]]:
-    if not texts:
-        return []
-    return tokenizer(texts, add_special_tokens=special, return_attention_mask=False, verbose=False)["input_ids"]
+    return cached_tokens(tokenizer, texts, special)

@@ -19,12 +19,24 @@ def mean_loss(
     place: Callable[[Any], Any] | None = None,
 ) -> float:
     """Return Σ token losses / Σ target tokens over one pass of `batches`; `loss` is what `loss_step` returns."""
+    total, count = total_loss(loss, trainable, frozen, batches, place)
+    return total / count
+
+
+def total_loss(
+    loss: Callable[[Any, Any, Any], tuple[Any, Any]],
+    trainable: Any,
+    frozen: Any,
+    batches: Any,
+    place: Callable[[Any], Any] | None = None,
+) -> tuple[float, float]:
+    """Return the two sums of `mean_loss`."""
     total, count = jnp.zeros(()), jnp.zeros(())
     with contextlib.closing(cast(Any, prefetch(batches, 0, batches.steps_per_epoch, place=place))) as ready:
         for _, batch in ready:
             part, tokens = loss(trainable, frozen, batch)
             total, count = total + part, count + tokens
-    return float(total) / float(count)
+    return float(total), float(count)
 
 
 def predict(

@@ -5,7 +5,7 @@ prefill, whose layers run rolled, and as `decoding_variables` gives them, for th
 
 On CPU those are unstacked: every layer a segment of its own, because a rolled loop would copy each layer's weights out
 of the stack for every token; and kernels are held as `[F, D]`, with which XLA multiplies few rows in about half the
-time. Elsewhere they are the same stacked tree.
+time (quantised ones stay as they are, and are made dense for every token). Elsewhere they are the same stacked tree.
 """
 
 from __future__ import annotations
@@ -22,6 +22,7 @@ from jaxft.generation.sampling import History, Sampling
 from jaxft.methods.bank import for_rows, rows_of
 from jaxft.methods.method import bound
 from jaxft.models.layers import Transposed, Variables
+from jaxft.models.quantised import is_quantised
 
 
 def decoding_variables(architecture: Any, variables: Variables) -> Variables:
@@ -82,10 +83,10 @@ def _with_members(variables, decoding, ids, beams):
 
 def _turned(params):
     def turned(path, leaf):
-        is_kernel = path[-1].key == "kernel" and leaf.ndim == 3
+        is_kernel = path[-1].key == "kernel" and leaf.ndim == 3 and not is_quantised(leaf)
         return Transposed(_swapped(leaf)) if is_kernel else leaf
 
-    return jax.tree_util.tree_map_with_path(turned, params)
+    return jax.tree_util.tree_map_with_path(turned, params, is_leaf=is_quantised)
 
 
 @jax.jit

@@ -17,6 +17,7 @@ from jaxft.methods.lora import lora_leaves, lora_settings, ranked_kernels, scale
 from jaxft.methods.method import Method, bound
 from jaxft.methods.targets import Targets
 from jaxft.methods.trees import flatten, nest, places
+from jaxft.models.quantised import by_layer
 
 
 def dora(
@@ -37,7 +38,7 @@ def dora(
     def init(key, variables):
         leaves, squares = {}, {}
         for place, kernel, own, drawn in ranked_kernels(key, variables["params"], config):
-            squares[(*place, "square")] = jnp.sum(jnp.square(kernel.astype(jnp.float32)), axis=1)
+            squares[(*place, "square")] = by_layer(_square, kernel)
             leaves |= lora_leaves(drawn, place, kernel, own)
             leaves[(*place, "m")] = jnp.sqrt(squares[(*place, "square")])
         return nest(leaves), {**variables, "dora": nest(squares)}
@@ -56,8 +57,17 @@ def dora(
     return Method(init, bind, config)
 
 
+def _square(kernel):
+    return jnp.sum(jnp.square(kernel.astype(jnp.float32)), axis=0)
+
+
 def _added(kernel, a, b):
     """Return `|W + A B|² - |W|²` of each column, `[n, F]`."""
-    turned = jnp.einsum("nDF,nDR->nRF", kernel, a.astype(kernel.dtype), preferred_element_type=jnp.float32)
+    turned = by_layer(_turned, kernel, a)
     inner = jnp.einsum("nDR,nDQ->nRQ", a, a) @ b
     return jnp.sum((2 * turned + inner) * b, axis=1)
+
+
+def _turned(kernel, a):
+    dense = kernel.astype(kernel.dtype)
+    return jnp.einsum("DF,DR->RF", dense, a.astype(dense.dtype), preferred_element_type=jnp.float32)

@@ -9,7 +9,8 @@ import jax
 import jax.numpy as jnp
 
 from jaxft.errors import UsageError
-from jaxft.methods.trees import combine
+from jaxft.methods.trees import Path, combine
+from jaxft.models.quantised import Quantised
 
 Variables = Mapping[str, Any]
 Trainable = Any
@@ -32,6 +33,14 @@ class Method(NamedTuple):
 def fresh(leaf: jax.Array) -> jax.Array:
     """Copy `leaf` in float32, the precision in which everything is trained."""
     return jnp.array(leaf, dtype=jnp.float32, copy=True)
+
+
+def refuse_quantised(leaves: Mapping[Path, Any], remedy: str) -> None:
+    """Raise `UsageError` if one of `leaves` is a kernel in few bits, which no gradient step can change."""
+    for path, leaf in leaves.items():
+        if isinstance(leaf, Quantised):
+            where = "/".join(map(str, path))
+            raise UsageError(f"method: {where} is held as {leaf.name} and cannot be trained itself; {remedy}")
 
 
 def bound(frozen: Variables, **collections: Any) -> dict[str, Any]:

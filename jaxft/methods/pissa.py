@@ -15,6 +15,7 @@ from jaxft.methods.lora import lora_settings, ranked_kernels, scaled, scales
 from jaxft.methods.method import Method, bound, fresh
 from jaxft.methods.targets import Targets
 from jaxft.methods.trees import nest, places
+from jaxft.models.quantised import by_layer
 
 SWEEPS = 8  # of subspace iteration
 
@@ -38,7 +39,7 @@ def pissa(
     def init(key, variables):
         pairs = {}
         for place, kernel, own, drawn in ranked_kernels(key, variables["params"], config):
-            a, b = jax.vmap(lambda w, key=drawn, own=own: principal(key, w, own))(kernel.astype(jnp.float32))
+            a, b = by_layer(lambda w, key=drawn, own=own: principal(key, w.astype(jnp.float32), own), kernel)
             pairs[place] = {"a": a, "b": b}
         # Divided by the scale, so that s A B is the kernel's own part.
         roots = {place: jnp.sqrt(factor) for place, factor in scales(pairs, config).items()}

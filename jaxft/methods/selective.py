@@ -4,7 +4,7 @@ arXiv:2106.10199; norms alone: Zhao et al. 2024, arXiv:2312.11420)."""
 from __future__ import annotations
 
 from jaxft.errors import UsageError
-from jaxft.methods.method import Method, bound, fresh, whole_number
+from jaxft.methods.method import Method, bound, fresh, refuse_quantised, whole_number
 from jaxft.methods.targets import Targets, find_leaves, listed
 from jaxft.methods.trees import is_last, nest, split_last, without
 
@@ -18,7 +18,8 @@ def selective(targets: Targets = "norms", last: int | None = None) -> Method:
         last: Only in that many last layers (the decoder's, in an encoder-decoder); those before them get no backward
             pass. Weights outside the layers are then left alone.
 
-    Raises `UsageError` for targets that match nothing, "bitfit" on a model without biases and "head" on a tied one.
+    Raises `UsageError` for targets that match nothing, "bitfit" on a model without biases, "head" on a tied one, and
+    kernels of a quantised base.
     """
     if last is not None:
         whole_number(last, "last")
@@ -30,6 +31,7 @@ def selective(targets: Targets = "norms", last: int | None = None) -> Method:
             leaves = {path: leaf for path, leaf in leaves.items() if is_last(path, params, last)}
         if not leaves:
             raise UsageError(f"targets: {targets!r} matches no weight in the last {last} layers; use 'layers'")
+        refuse_quantised(leaves, "choose 'norms', tune it with lora, or load the model without quantize")
         trainable = nest({path: fresh(leaf) for path, leaf in leaves.items()})
         return trainable, {**variables, "params": without(params, leaves)}
 

@@ -18,6 +18,8 @@ import jax.numpy as jnp
 from flax import linen as nn
 from jax.sharding import PartitionSpec
 
+from jaxft.models.quantised import Quantised, product
+
 Variables = Mapping[str, Any]
 Batch = Mapping[str, jax.Array]
 
@@ -35,8 +37,10 @@ class Transposed(NamedTuple):
     kernel: jax.Array
 
 
-def dot(x: jax.Array, kernel: jax.Array | Transposed) -> jax.Array:
+def dot(x: jax.Array, kernel: jax.Array | Transposed | Quantised) -> jax.Array:
     """Multiply `x` `[..., D]` by `kernel`: `[D, F]`, or `[B, D, F]` where each example has its own."""
+    if isinstance(kernel, Quantised):
+        return product(x, kernel)
     if isinstance(kernel, Transposed):
         # The barriers keep XLA from turning the product round again.
         barrier = jax.lax.optimization_barrier

@@ -1,4 +1,4 @@
-"""Directories that appear whole or not at all."""
+"""Directories and files that appear whole or not at all, where there is room for them."""
 
 from __future__ import annotations
 
@@ -31,6 +31,46 @@ def replaced(directory: Path | str, marks: tuple[str, ...]) -> Iterator[Path]:
         raise Error(f"{directory}: could not be written ({problem.strerror or problem}); nothing was left") from problem
     finally:
         shutil.rmtree(fresh, ignore_errors=True)
+
+
+@contextmanager
+def replaced_file(path: Path | str, magic: bytes) -> Iterator[Path]:
+    """Yield a name beside `path` for a file that takes its place when the block ends without an error.
+
+    An existing `path` is replaced only if it begins with `magic`, the mark of files of the same kind; otherwise
+    `UsageError`. When writing fails nothing is left of the new file, what was there stays, and `Error` names the cause.
+    """
+    path = Path(path).absolute()
+    if path.exists() and not (path.is_file() and _begins(path, magic)):
+        raise UsageError(f"{path}: exists and is something else; choose a new name")
+    fresh = _beside(path)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        yield fresh
+        fresh.replace(path)
+    except OSError as problem:
+        raise Error(f"{path}: could not be written ({problem.strerror or problem}); nothing was left") from problem
+    finally:
+        fresh.unlink(missing_ok=True)
+
+
+def check_room(path: Path | str, needed: int) -> None:
+    """Raise `Error`, with both numbers, if the disk of `path` has fewer than `needed` bytes free."""
+    place = Path(path).absolute()
+    while not place.exists():
+        place = place.parent
+    free = shutil.disk_usage(place).free
+    if free < needed:
+        raise Error(f"{path}: needs {_size(needed)}, and its disk has {_size(free)} free; nothing was written")
+
+
+def _size(count: int) -> str:
+    return f"{count / 1e9:.2f} GB" if count >= 1e7 else f"{count:,} bytes"
+
+
+def _begins(path: Path, magic: bytes) -> bool:
+    with path.open("rb") as file:
+        return file.read(len(magic)) == magic
 
 
 def _ours(directory: Path, marks: tuple[str, ...]) -> bool:

@@ -146,9 +146,23 @@ def rope_divisors(config: DecoderConfig) -> np.ndarray | None:
 
 
 def _llama3(divisors: np.ndarray, config: DecoderConfig, where: str) -> RopeScaling:
-    # The file holds the divisors and not what they were made of: those of Llama 3.1 to 3.3, but for the factor.
-    scaling = RopeScaling("llama3", round(float(divisors.max()), 4))
-    expected = rope_divisors(dataclasses.replace(config, rope_scaling=scaling))
-    if expected is None or expected.shape != divisors.shape or not np.allclose(expected, divisors, rtol=1e-4):
-        raise UsageError(f"{where}: rope_freqs.weight is not the scaling of Llama 3; no other is supported")
-    return scaling
+    # The file holds the divisors and not what they were made of: the factors of Llama 3.1 to 3.3 are taken, and the
+    # length that was first trained on follows from a divisor between the two.
+    factor = round(float(divisors.max()), 4)
+    for original in (8192, *_lengths(divisors.astype(np.float64), factor, config)):
+        scaling = RopeScaling("llama3", factor, original=original)
+        expected = rope_divisors(dataclasses.replace(config, rope_scaling=scaling))
+        if expected is not None and expected.shape == divisors.shape and np.allclose(expected, divisors, rtol=1e-4):
+            return scaling
+    raise UsageError(f"{where}: rope_freqs.weight is not the scaling of Llama 3; no other is supported")
+
+
+def _lengths(divisors: np.ndarray, factor: float, config: DecoderConfig) -> list[int]:
+    if config.rope_theta is None or not np.isfinite(divisors).all() or factor <= 1:
+        return []
+    between = np.flatnonzero((divisors > 1.001) & (divisors < 0.999 * factor))
+    kept = (1 / divisors[between] - 1 / factor) / (1 - 1 / factor)
+    frequencies = config.rope_theta ** (-2 * between / int(config.head_dim * config.rotary_share))
+    scaling = RopeScaling("llama3", factor)
+    turns = scaling.low + kept * (scaling.high - scaling.low)
+    return [round(length) for length in (2 * np.pi * turns / frequencies)[:1]]

@@ -59,6 +59,8 @@ class GgufFile:
         self._tensors = {tensor.name: tensor for tensor in reader.tensors}
         # ggml counts dimensions from the fastest one.
         self.shapes = {name: tuple(int(n) for n in reversed(t.shape)) for name, t in self._tensors.items()}
+        self.types = {name: t.tensor_type.name for name, t in self._tensors.items()}
+        self.bytes = Path(path).stat().st_size
 
     def read(self, name: str) -> np.ndarray:
         """Return the tensor as float32 `[out, in]`."""

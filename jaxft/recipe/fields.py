@@ -25,6 +25,9 @@ class ModelRecipe(_Section):
         Literal["auto", "float32", "bfloat16"],
         _about("of base weights and activations; auto is bfloat16 on accelerators and float32 on CPU"),
     ] = "auto"
+    quantize: Annotated[
+        Literal["int8", "nf4"] | None, _about("hold the layers' kernels, frozen, in 8 bits or in the 4 of QLoRA")
+    ] = None
     remat: Annotated[
         Literal["none", "dots", "full"],
         _about("what the backward pass computes again: nothing, all but products with weights, whole layers"),
@@ -34,15 +37,49 @@ class ModelRecipe(_Section):
 
 @dataclasses.dataclass(frozen=True)
 class DataRecipe(_Section):
-    """Examples and how they become token sequences."""
+    """Examples and how they become token sequences: `source`, `prompt` and `completion`, or `tasks`."""
 
     source: Annotated[
-        str | dict[str, str], _about("file, directory or data set name; or {train: ..., validation: ..., test: ...}")
-    ]
-    prompt: Annotated[str, _about("Jinja template of the instruction over the row's fields, or a field's name")]
+        str | dict[str, str] | None,
+        _about("file, directory or data set name; or {train: ..., validation: ..., test: ...}; needed without `tasks`"),
+    ] = None
+    prompt: Annotated[
+        str | None,
+        _about("Jinja template of the instruction over the row's fields, or a field's name; needed without `tasks`"),
+    ] = None
     completion: Annotated[
-        str, _about("Jinja template of the answer, or a field's name; a list gives several references")
-    ]
+        str | None,
+        _about(
+            "Jinja template of the answer, or a field's name; a list gives several references; needed without `tasks`"
+        ),
+    ] = None
+    tasks: Annotated[
+        list[str | dict[str, Any]],
+        _about(
+            "tasks by name (glue/rte, superni/*), file or record, which bring source and templates; "
+            "or each as {task: glue/rte, weight: 2, limit: 1000}, where a weight multiplies the rate"
+        ),
+    ] = dataclasses.field(default_factory=list)
+    root: Annotated[str | None, _about("folder of the tasks' data; null: the environment's JAXFT_DATA")] = None
+    mixture: Annotated[
+        Literal["proportional", "temperature", "equal"] | dict[str, float],
+        _about(
+            "how much of each task an epoch holds: by size up to `cap`, by a root of that, equal, or {name: weight}"
+        ),
+    ] = "proportional"
+    cap: Annotated[int | None, _about("examples that a task counts for at most in an epoch; null: no cap", ge=1)] = 3000
+    temperature: Annotated[float, _about("T of mixture=temperature: rates are capped sizes to the power 1/T", gt=0)] = (
+        2.0
+    )
+    shots: Annotated[
+        int | dict[int, float], _about("worked examples in a task's prompt, or rates of their number: {0: 0.5, 2: 0.5}")
+    ] = 0
+    rationale: Annotated[
+        float, _about("share of a task's examples that reason before they answer, where it has rationales", ge=0, le=1)
+    ] = 0.0
+    held_out_templates: Annotated[
+        bool, _about("validate and test tasks with the phrasings that are kept out of training")
+    ] = False
     system: Annotated[str | None, _about("system message; needs `chat`")] = None
     chat: Annotated[bool, _about("send the prompt as a user's turn through the tokenizer's chat template")] = False
     validation: Annotated[
@@ -51,9 +88,9 @@ class DataRecipe(_Section):
     test: Annotated[
         int | float | None, _about("rows (or a fraction) of train taken where the source has no test split", ge=0)
     ] = None
-    limit: Annotated[dict[str, int], _about("use only the first rows of a split: {train: 1000, test: 200}")] = (
-        dataclasses.field(default_factory=dict)
-    )
+    limit: Annotated[
+        dict[str, int], _about("use only the first rows of a split (of each task): {train: 1000, test: 200}")
+    ] = dataclasses.field(default_factory=dict)
     max_length: Annotated[
         int | None, _about("tokens of prompt + completion (encoder-decoder: of each); null: the model's context", ge=2)
     ] = None
@@ -65,7 +102,11 @@ class DataRecipe(_Section):
     ] = "error"
     on_bad: Annotated[Literal["error", "skip"], _about("rows with an empty prompt or completion")] = "error"
     buckets: Annotated[int, _about("padded lengths at most, each compiled once", ge=1)] = 4
-    seed: Annotated[int, _about("of the splits and of the order of examples", ge=0)] = 0
+    packing: Annotated[
+        bool,
+        _about("several examples in a row of `max_length` tokens, or of the longest example; one shape, no buckets"),
+    ] = False
+    seed: Annotated[int, _about("of the splits, the mixture and the order of examples", ge=0)] = 0
 
 
 @dataclasses.dataclass(frozen=True)
@@ -92,7 +133,7 @@ class TrainRecipe(_Section):
 
     epochs: Annotated[float, _about("passes over the training split", gt=0)] = 1.0
     steps: Annotated[int | None, _about("optimizer steps, in place of `epochs`", ge=1)] = None
-    batch_size: Annotated[int, _about("examples per optimizer step", ge=1)] = 8
+    batch_size: Annotated[int, _about("examples (with data.packing: rows) per optimizer step", ge=1)] = 8
     accumulate: Annotated[int, _about("parts that a batch is computed in, one after another", ge=1)] = 1
     label_smoothing: Annotated[float, _about("share of the target spread over the vocabulary", ge=0, lt=1)] = 0.0
     seed: Annotated[int, _about("of initialisation, dropout and sampling", ge=0)] = 0
@@ -150,7 +191,7 @@ class Recipe(_Section):
     """Everything about a run."""
 
     model: ModelRecipe
-    data: DataRecipe
+    data: DataRecipe = dataclasses.field(default_factory=DataRecipe)
     method: Annotated[dict[str, Any], _about("name and its settings")] = dataclasses.field(
         default_factory=lambda: {"name": "lora"}
     )

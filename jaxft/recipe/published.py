@@ -11,6 +11,7 @@ import dataclasses
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
+from jaxft.errors import UsageError
 from jaxft.recipe.fields import OptimizerRecipe, Recipe
 from jaxft.recipe.schema import make_recipe, to_dict
 
@@ -57,7 +58,8 @@ def published_optimizer(method: Mapping[str, Any]) -> OptimizerRecipe:
 def resolve(recipe: Recipe, name: str = "recipe") -> Recipe:
     """Return the recipe validated and with nothing left open: every setting of the method and of its optimizer.
 
-    Raises UsageError for unknown methods, settings and metrics, and for settings of generation that exclude each other.
+    Raises UsageError for unknown methods, settings and metrics, for settings of generation that exclude each other, and
+    for full tuning of a quantised model.
     """
     from jaxft.evaluation.metrics import check_metrics
     from jaxft.generation import Sampling
@@ -68,9 +70,17 @@ def resolve(recipe: Recipe, name: str = "recipe") -> Recipe:
     check_metrics(recipe.evaluate.metrics)
     check_sampling(Sampling(**{name: getattr(recipe.generate, name) for name in Sampling._fields}))
     method = dict(from_config(recipe.method).config)
+    if recipe.model.quantize and method["name"] == "full":
+        raise UsageError("model.quantize: quantised weights are frozen; set method.name=lora, or leave quantize out")
+    if recipe.data.packing and "prompt" in _names(method):
+        raise UsageError("data.packing: a soft prompt stands before a row, which holds several examples; turn it off")
     chosen = {key: value for key, value in dataclasses.asdict(recipe.optimizer).items() if value is not None}
     optimizer = OptimizerRecipe(**(dataclasses.asdict(published_optimizer(method)) | chosen))
     return make_recipe(to_dict(dataclasses.replace(recipe, method=method, optimizer=optimizer)), name=name)
+
+
+def _names(method: Mapping[str, Any]) -> set[str]:
+    return {method["name"]}.union(*(_names(member) for member in method.get("methods", ())))
 
 
 def optimizer_config(optimizer: OptimizerRecipe, steps: int) -> OptimizerConfig:

@@ -12,7 +12,7 @@ from typing import Any, Literal, NamedTuple, TypeVar
 from pydantic import TypeAdapter, ValidationError
 
 from jaxft.errors import UsageError, nearest
-from jaxft.recipe.fields import Recipe
+from jaxft.recipe.fields import DataRecipe, Recipe
 
 Section = TypeVar("Section")
 
@@ -25,7 +25,14 @@ def make_recipe(values: Mapping[str, Any], *, name: str = "recipe", lines: Mappi
         values["method"] = {"name": method}
     elif isinstance(method, Mapping):
         values["method"] = {"name": "lora", **method}
-    return check(Recipe, values, name=name, lines=lines)
+    problems = [f"{_place(key, name, lines or {})}: {text}" for key, text in _data_problems(values.get("data", {}))]
+    try:
+        recipe = check(Recipe, values, name=name, lines=lines)
+    except UsageError as error:
+        raise UsageError("\n".join([str(error), *problems])) from None
+    if problems:
+        raise UsageError("\n".join(problems))
+    return recipe
 
 
 def check(
@@ -98,8 +105,34 @@ def _explain(error: ValidationError, prefix: str, name: str, lines: Mapping[str,
         if key in told:
             continue
         told.add(key)
-        place = f"{name}:{lines[key]}" if key in lines else name
-        yield f"{place}: {_problem(problem, key, hints)}"
+        yield f"{_place(key, name, lines)}: {_problem(problem, key, hints)}"
+
+
+def _place(key: str, name: str, lines: Mapping[str, int]) -> str:
+    return f"{name}:{lines[key]}" if key in lines else name
+
+
+_ROWS = ("source", "prompt", "completion")  # what a recipe without tasks needs
+_NO_TASKS = (*_ROWS, "system", "validation", "test")  # what tasks bring along
+_TASKS = ("root", "mixture", "cap", "temperature", "shots", "rationale", "held_out_templates")
+
+
+def _data_problems(data: Any) -> Iterator[tuple[str, str]]:
+    if not isinstance(data, Mapping):
+        return
+    if data.get("tasks"):
+        for key in _NO_TASKS:
+            if data.get(key) is not None:
+                yield f"data.{key}", f"data.{key} beside data.tasks, which bring their own: remove one of the two"
+        return
+    missing = [f"data.{key}" for key in _ROWS if data.get(key) is None]
+    if missing:
+        text = f"{' and '.join(missing)} is missing: set it in the file or with --{missing[0]}=...; or set data.tasks"
+        yield missing[0], text
+    defaults = {field.name: _default(field) for field in dataclasses.fields(DataRecipe)}
+    for key in _TASKS:
+        if data.get(key, defaults[key]) != defaults[key]:
+            yield f"data.{key}", f"data.{key} is about data.tasks, and there are none: remove it or set data.tasks"
 
 
 def _problem(problem: Any, key: str, hints: Mapping[str, Any]) -> str:

@@ -5,6 +5,7 @@ merge_adapter("runs/x/adapter", "merged")      # a directory that transformers l
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -21,22 +22,47 @@ NOT_WEIGHTS = ("prompt", "prefix", "adapter")
 def merge_adapter(adapter: str | Path, out: str | Path, source: str | None = None) -> Model:
     """Write base and adapter as one Hugging Face model directory, `out`; return the model that lies there.
 
-    The base is that of `source`, or the one whose name was saved with the adapter. Raises `UsageError` for a method
-    that is no change of weights (before the base is loaded, where the adapter says so), for a directory that holds
+    The base is that of `source`, or the one whose name was saved with the adapter. The directory's card shows the
+    recipe and the scores of the run that the adapter lies in, if it lies in one. Raises `UsageError` for a method that
+    is no change of weights (before the base is loaded, where the adapter says so), for a directory that holds
     something else, and as `load_on_base` does.
     """
     from jaxft.pretrained import save
 
+    model = merged_model(adapter, source)
+    save(out, model, card=card_of_run(model, adapter))
+    return dataclasses.replace(model, source=str(out))
+
+
+def merged_model(adapter: str | Path, source: str | None = None, dtype: Any = None) -> Model:
+    """Return base and adapter as one model in memory, in `dtype` (default as in `load`); raises as `merge_adapter`."""
+    refuse_soft(adapter)
+    model, variables = load_on_base(adapter, source, dtype)
+    return dataclasses.replace(model, params=merge(variables))
+
+
+def refuse_soft(adapter: str | Path) -> None:
+    """Raise `UsageError` if the adapter says that it is no change of weights, or if there is none."""
     soft = [name for name in _methods(adapter) if name in NOT_WEIGHTS]
     if soft:
         raise UsageError(f"{adapter}: {' and '.join(soft)} cannot be folded into weights; use it with --adapter")
-    model, variables = load_on_base(adapter, source)
-    merged = Model(model.architecture, merge(variables), model.tokenizer, str(out))
-    save(out, merged)
-    return merged
 
 
-def load_on_base(adapter: str | Path, source: str | None = None) -> tuple[Model, Variables]:
+def card_of_run(model: Model, folder: str | Path) -> str:
+    """Return the card of `model`, with the recipe and scores of the run that `folder`, an adapter or model, lies in."""
+    from jaxft.methods.peft import CONFIG
+    from jaxft.pretrained.card import model_card
+    from jaxft.pretrained.config import read_json
+
+    methods = _methods(folder) if (Path(folder) / CONFIG).is_file() else []
+    run = Path(folder).absolute().parent
+    recipe, summary = run / "recipe.yaml", run / "summary.json"
+    ran = recipe.is_file() and summary.is_file()
+    text, scores = (recipe.read_text(encoding="utf-8"), read_json(summary)) if ran else ("", None)
+    return model_card(model, recipe=text, scores=scores, method=" and ".join(methods))
+
+
+def load_on_base(adapter: str | Path, source: str | None = None, dtype: Any = None) -> tuple[Model, Variables]:
     """Return the adapter's base model, of `source` or of the name in the adapter, and the variables with the adapter.
 
     Raises `UsageError` if neither names a base, or it is not there or not the adapter's; `Error` for broken files.
@@ -44,7 +70,7 @@ def load_on_base(adapter: str | Path, source: str | None = None) -> tuple[Model,
     from jaxft.methods.peft import load_adapter
     from jaxft.pretrained import load
 
-    model = load(source or _base(adapter))
+    model = load(source or _base(adapter), dtype=dtype)
     method, trainable, frozen = load_adapter(adapter, model)
     return model, method.bind(trainable, frozen)
 

@@ -10,7 +10,6 @@ from __future__ import annotations
 import dataclasses
 import functools
 import hashlib
-import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -18,16 +17,20 @@ import jax
 import numpy as np
 
 from jaxft.data import Batches, Encoded, EncodeReport, Format, Rows, encode, evaluation_batches, render, splits
+from jaxft.data.buckets import Shape
 from jaxft.errors import UsageError
 from jaxft.methods import Method, from_config
 from jaxft.methods.prompt import tokenised
 from jaxft.models import Model
 from jaxft.recipe import Recipe, optimizer_config
+from jaxft.runs.tasks import TaskRows, encode_tasks, merged, mixture_of, read_tasks
 from jaxft.training.loss import smoothed_cross_entropy, token_loss
 from jaxft.training.optimizer import make_optimizer, make_schedule
 from jaxft.training.sharding import make_mesh, shard, shard_batch, shardings
 from jaxft.training.state import TrainState, init_state
 from jaxft.training.step import train_step
+
+AnyRows = Rows | TaskRows  # of one split: rows, or the tasks that have it
 
 
 @dataclasses.dataclass(frozen=True)
@@ -45,6 +48,7 @@ class Parts:
     batches: Batches
     examples: Mapping[str, list[Encoded]]
     reports: Mapping[str, EncodeReport]
+    task_reports: Mapping[str, Mapping[str, EncodeReport]]  # by split and task; empty without tasks
     key: jax.Array
 
     def identity(self) -> dict[str, Any]:
@@ -56,16 +60,31 @@ class Parts:
         }
 
 
-def read_rows(recipe: Recipe) -> dict[str, Rows]:
-    """Return the rows of each split, after rendering the first of each: UsageError names what does not fit."""
+def read_splits(recipe: Recipe) -> Mapping[str, AnyRows]:
+    """Return the rows, or the tasks, of each split that there is."""
     data = recipe.data
-    rows = splits(data.source, validation=data.validation, test=data.test, seed=data.seed, limit=data.limit)
+    if data.tasks:
+        return read_tasks(recipe)
+    assert data.source is not None  # a recipe has tasks or a source
+    return splits(data.source, validation=data.validation, test=data.test, seed=data.seed, limit=data.limit)
+
+
+def read_rows(recipe: Recipe) -> Mapping[str, AnyRows]:
+    """Return `read_splits`, after rendering the first row of each: UsageError names what does not fit.
+
+    Training needs a train split.
+    """
+    data, rows = recipe.data, read_splits(recipe)
+    if "train" not in rows and data.tasks:
+        raise UsageError("data.tasks: all of them are for evaluation only: name one to learn from")
     if "train" not in rows:
         raise UsageError(f"data.source: {data.source} has no train split, only {', '.join(rows)}: name its files")
     unknown = set(data.limit) - set(rows)
     if unknown:
         raise UsageError(f"data.limit: there is no split {sorted(unknown)[0]!r}; the data has {', '.join(rows)}")
     for part in rows.values():
+        if isinstance(part, TaskRows):
+            continue  # `read_tasks` has done it
         try:
             render(data_format(recipe), part[0])
         except ValueError as error:
@@ -77,6 +96,7 @@ def read_rows(recipe: Recipe) -> dict[str, Rows]:
 def data_format(recipe: Recipe) -> Format:
     """Return how the recipe turns a row into a prompt and a completion."""
     data = recipe.data
+    assert data.prompt is not None and data.completion is not None  # a recipe has them or tasks
     return Format(prompt=data.prompt, completion=data.completion, chat=data.chat, system=data.system)
 
 
@@ -99,23 +119,20 @@ def load_model(recipe: Recipe, mesh: Any = None) -> Model:
 
     dtype = None if recipe.model.dtype == "auto" else np.dtype(jax.numpy.dtype(recipe.model.dtype))
     put = None if mesh is None else lambda path, array: jax.device_put(array, shardings({path: array}, mesh)[path])
-    model = load(recipe.model.source, dtype=dtype, put=put)
+    model = load(recipe.model.source, dtype=dtype, put=put, quantize=recipe.model.quantize)
     if model.tokenizer is None:
         raise UsageError(f"model.source: {recipe.model.source} has no tokenizer: add its files to the directory")
     numerics = model.architecture.numerics._replace(remat=recipe.model.remat, unroll=recipe.model.unroll)
     return dataclasses.replace(model, architecture=dataclasses.replace(model.architecture, numerics=numerics))
 
 
-def make_parts(recipe: Recipe, rows: Mapping[str, Rows], model: Model, mesh: Any = None) -> Parts:
+def make_parts(recipe: Recipe, rows: Mapping[str, AnyRows], model: Model, mesh: Any = None) -> Parts:
     """Return everything that a run of a resolved recipe works with."""
     train = recipe.train
-    encoded = {name: encode_rows(recipe, part, model) for name, part in rows.items()}
-    examples = {name: part for name, (part, _) in encoded.items()}
-    options = _batch_options(model)
-    batches = Batches(
-        examples["train"], train.batch_size, seed=recipe.data.seed, num_buckets=recipe.data.buckets, **options
-    )
-    steps = train.steps or math.ceil(train.epochs * batches.steps_per_epoch)
+    encoded = {name: _encoded(recipe, part, model) for name, part in rows.items()}
+    examples = {name: part for name, (part, _, _) in encoded.items()}
+    batches = training_batches(recipe, rows["train"], examples["train"], model)
+    steps = train.steps or batches.steps(train.epochs)
     config = optimizer_config(recipe.optimizer, steps)
     optimizer = make_optimizer(config, steps)
     method = from_config(tokenised(recipe.method, model.tokenizer))
@@ -128,39 +145,74 @@ def make_parts(recipe: Recipe, rows: Mapping[str, Rows], model: Model, mesh: Any
         mesh=mesh,
         frozen=shard(frozen, mesh),
         state=shard(init_state(trainable, optimizer), mesh),
-        step=train_step(model, method, optimizer, loss=loss, accumulate=train.accumulate, mesh=mesh),
+        step=train_step(
+            model, method, optimizer, loss=loss, accumulate=train.accumulate, mesh=mesh, tasks=len(batches.tasks)
+        ),
         schedule=make_schedule(config, steps),
         steps=steps,
         batches=batches,
         examples=examples,
-        reports={name: report for name, (_, report) in encoded.items()},
+        reports={name: report for name, (_, report, _) in encoded.items()},
+        task_reports={name: reports for name, (_, _, reports) in encoded.items() if reports},
         key=key,
     )
 
 
-def encode_rows(recipe: Recipe, rows: Rows, model: Model) -> tuple[list[Encoded], EncodeReport]:
+def training_batches(recipe: Recipe, rows: AnyRows, examples: Sequence[Encoded], model: Model) -> Batches:
+    """Return the batches that a recipe is trained on: shuffled, mixed where there are tasks, packed if asked."""
+    data, mixture = recipe.data, None
+    if isinstance(rows, TaskRows):
+        mixture = mixture_of(recipe, rows, examples)
+    return Batches(
+        examples,
+        recipe.train.batch_size,
+        seed=data.seed,
+        num_buckets=data.buckets,
+        mixture=mixture,
+        packing=data.packing,
+        row_length=data.max_length,
+        tasks=tuple(mixture.counts) if mixture else (),
+        **_batch_options(model),
+    )
+
+
+def encode_rows(recipe: Recipe, rows: AnyRows, model: Model) -> tuple[list[Encoded], EncodeReport]:
     """Return a split's encoded examples and what was cut or left out."""
+    return _encoded(recipe, rows, model)[:2]
+
+
+def _encoded(
+    recipe: Recipe, rows: AnyRows, model: Model
+) -> tuple[list[Encoded], EncodeReport, dict[str, EncodeReport]]:
+    options = _encode_options(recipe, model)
+    if isinstance(rows, TaskRows):
+        examples, reports = encode_tasks(recipe, rows, model, options)
+        return examples, merged(reports), reports
+    examples, report = encode(rows, data_format(recipe), model.tokenizer, **options)
+    return examples, report, {}
+
+
+def _encode_options(recipe: Recipe, model: Model) -> dict[str, Any]:
     data, config = recipe.data, model.config
     longest = config.max_length
     if data.max_length is not None and data.max_length > longest:
         raise UsageError(f"data.max_length: {data.max_length} is beyond the model's context of {longest}")
-    return encode(
-        rows,
-        data_format(recipe),
-        model.tokenizer,
-        max_length=data.max_length or longest,
-        max_prompt=data.max_prompt,
-        max_completion=data.max_completion,
-        encoder_decoder=hasattr(config, "decoder_start_token_id"),
-        on_long=data.on_long,
-        on_bad=data.on_bad,
-        eos_token_ids=config.eos_token_ids,
-    )
+    return {
+        "max_length": data.max_length or longest,
+        "max_prompt": data.max_prompt,
+        "max_completion": data.max_completion,
+        "encoder_decoder": hasattr(config, "decoder_start_token_id"),
+        "on_long": data.on_long,
+        "on_bad": data.on_bad,
+        "eos_token_ids": config.eos_token_ids,
+    }
 
 
-def in_order(model: Model, examples: Sequence[Encoded], batch_size: int) -> Batches:
-    """Return the batches in which `examples` are evaluated."""
-    return evaluation_batches(examples, batch_size, **_batch_options(model))
+def in_order(
+    model: Model, examples: Sequence[Encoded], batch_size: int, shapes: Sequence[Shape] | None = None
+) -> Batches:
+    """Return the batches in which `examples` are evaluated, of given shapes or those that fit them best."""
+    return evaluation_batches(examples, batch_size, shapes=shapes, **_batch_options(model))
 
 
 def placer(mesh: Any) -> Callable[[Any], Any] | None:

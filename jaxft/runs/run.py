@@ -10,22 +10,25 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import functools
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from jaxft.data import Encoded, show_example
-from jaxft.evaluation.metrics import score, values
-from jaxft.evaluation.scoring import mean_loss, predict
+from jaxft.data.grouping import spread
+from jaxft.evaluation.scoring import total_loss
 from jaxft.methods import full
 from jaxft.recipe import Recipe, optimizer_config, resolve
 from jaxft.runs import folder as folders
-from jaxft.runs.parts import Parts, in_order, load_model, make_parts, mesh_of, placer, read_rows
+from jaxft.runs.parts import Parts, load_model, make_parts, mesh_of, placer, read_rows
 from jaxft.runs.resources import count_compilations, peak_memory
+from jaxft.runs.scores import Scores, loss_scores, predictions, scored, text_scores, write_predictions
 from jaxft.runs.sizes import sizes
+from jaxft.runs.tasks import describe, trained_on
 from jaxft.training.checkpoint import Checkpoints
-from jaxft.training.journal import append_to, cut, read_lines, write_json, write_lines
+from jaxft.training.journal import append_to, cut, read_lines, write_json
 from jaxft.training.loop import Report, train
 from jaxft.training.progress import Progress
 from jaxft.training.step import loss_step
@@ -51,15 +54,15 @@ def run(recipe: Recipe, *, overwrite: bool = False, progress: Progress | None = 
         show.note(show_example(parts.batches.batch(0), parts.model.tokenizer))
         before = _before(recipe, parts, folder, seconds, show)
         state, report, resumed = _train(recipe, parts, folder, show)
-        after, provenance = _after(recipe, parts, folder, state, seconds, show)
+        after = _after(recipe, parts, folder, state, seconds, show)
         summary = {
-            "before": before,
-            "after": after,
+            "before": before.values,
+            "after": after.values,
             "scored_on": {
                 "split": "test" if "test" in parts.examples else "validation",
-                "examples": len(_scored(parts)),
+                "examples": len(scored(parts)),
             },
-            "provenance": provenance,
+            "provenance": after.provenance,
             "sizes": sizes(parts.model, parts.method.config, optimizer_config(recipe.optimizer, parts.steps))._asdict(),
             "seconds": seconds | _seconds(report),
             "steps": parts.steps,
@@ -68,6 +71,8 @@ def run(recipe: Recipe, *, overwrite: bool = False, progress: Progress | None = 
             "peak_memory_bytes": peak_memory(),
             "compilations": {"train_step": report.compilations, "programs": compiled()},
             "data": {name: dataclasses.asdict(report) for name, report in parts.reports.items()},
+            "padding": parts.batches.padding(),
+            **_tasks(parts, before, after),
         }
         write_json(folder / "summary.json", summary)
         return summary
@@ -83,27 +88,30 @@ def _prepare(recipe: Recipe, seconds: Seconds, show: Progress) -> Parts:
         parts = make_parts(recipe, rows, model, mesh)
     for name, report in parts.reports.items():
         show.note(f"{name}: {report}")
+    if parts.batches.mixture is not None:
+        show.note(describe(parts.batches.mixture, parts.examples))
     size = sizes(model, parts.method.config, optimizer_config(recipe.optimizer, parts.steps))
+    what = "rows of packed examples" if recipe.data.packing else "examples"
     show.note(
         f"{parts.method.config['name']}: {size.trainable:,} of {size.total:,} numbers are trained "
-        f"({size.trainable / size.total:.2%}); {parts.steps} steps of {recipe.train.batch_size} examples"
+        f"({size.trainable / size.total:.2%}); {parts.steps} steps of {recipe.train.batch_size} {what}"
     )
     return parts
 
 
-def _before(recipe: Recipe, parts: Parts, folder: Path, seconds: Seconds, show: Progress) -> dict[str, float]:
-    examples = _scored(parts)
+def _before(recipe: Recipe, parts: Parts, folder: Path, seconds: Seconds, show: Progress) -> Scores:
+    examples = scored(parts)
     known = folders.known_predictions(folder)
     if not recipe.evaluate.before or not examples:
-        return {}
+        return Scores({}, {})
     texts = [known[example.id]["before"] for example in examples if example.id in known]
     with _timed(seconds, "before"):
         if len(texts) < len(examples):
             show.note(f"scoring the model as it is on {len(examples)} examples ...")
-            texts = _predict(recipe, parts, {"params": parts.model.params}, examples)
-            _write_predictions(folder, parts, texts, [None] * len(texts))
+            texts = predictions(recipe, parts, {"params": parts.model.params}, examples)
+            write_predictions(folder, parts, texts, [None] * len(texts))
         loss = _loss(recipe, parts, loss_step(parts.model, full()), parts.model.params, {}, examples)
-    return _text_scores(recipe, examples, texts) | {"loss": loss}
+    return text_scores(recipe, examples, texts).beside(loss)
 
 
 def _train(recipe: Recipe, parts: Parts, folder: Path, show: Progress) -> tuple[Any, Report, int]:
@@ -118,7 +126,7 @@ def _train(recipe: Recipe, parts: Parts, folder: Path, show: Progress) -> tuple[
     append = append_to(folder / "metrics.jsonl")
 
     def write(row: Mapping[str, Any]) -> None:
-        append({**row, "learning_rate": float(parts.schedule(row["step"] - 1))} if "grad_norm" in row else row)
+        append(_step_row(row, parts) if "grad_norm" in row else row)
 
     state, report = train(
         parts.step,
@@ -146,82 +154,76 @@ def _evaluated(folder: Path) -> int:
     return max((row["step"] for row in read_lines(folder / "metrics.jsonl") if "grad_norm" not in row), default=0)
 
 
+def _step_row(row: Mapping[str, Any], parts: Parts) -> dict[str, Any]:
+    row = {**row, "learning_rate": float(parts.schedule(row["step"] - 1))}
+    sums = zip(parts.batches.tasks, row.pop("task_loss", []), row.pop("task_tokens", []), strict=True)
+    tasks = {name: {"loss": loss / tokens, "tokens": tokens} for name, loss, tokens in sums if tokens}
+    return {**row, "tasks": tasks} if tasks else row
+
+
 def _evaluation(recipe: Recipe, parts: Parts):
     examples = parts.examples.get("validation", [])
-    for_loss, for_texts = examples[: recipe.train.eval_examples], examples[: recipe.train.eval_generate]
+    for_loss = spread(examples, recipe.train.eval_examples)
+    for_texts = spread(examples, recipe.train.eval_generate)
     if not for_loss and not for_texts:
         return None
     loss = loss_step(parts.model, parts.method)
 
     def evaluate(state):
-        scores = {}
+        scores = Scores({}, {})
         if for_loss:
-            scores["validation_loss"] = _loss(recipe, parts, loss, state.trainable, parts.frozen, for_loss)
+            scores = _loss(recipe, parts, loss, state.trainable, parts.frozen, for_loss)
         if for_texts:
-            texts = _predict(recipe, parts, parts.method.bind(state.trainable, parts.frozen), for_texts)
-            scores |= {f"validation_{name}": value for name, value in _text_scores(recipe, for_texts, texts).items()}
-        return scores
+            texts = predictions(recipe, parts, parts.method.bind(state.trainable, parts.frozen), for_texts)
+            scores = scores.beside(text_scores(recipe, for_texts, texts))
+        return scores.row("validation_")
 
     return evaluate
 
 
-def _after(
-    recipe: Recipe, parts: Parts, folder: Path, state: Any, seconds: Seconds, show: Progress
-) -> tuple[dict[str, float], dict[str, str]]:
+def _after(recipe: Recipe, parts: Parts, folder: Path, state: Any, seconds: Seconds, show: Progress) -> Scores:
     from jaxft.methods.peft import save_adapter
 
     save_adapter(folder / "adapter", parts.method, state.trainable, parts.frozen, parts.model)
-    examples = _scored(parts)
+    examples = scored(parts)
     if not examples:
-        return {}, {}
+        return Scores({}, {})
     show.note(f"scoring the tuned model on {len(examples)} examples ...")
     with _timed(seconds, "after"):
         variables = parts.method.bind(state.trainable, parts.frozen)
-        texts = list(_predict(recipe, parts, variables, examples))
+        texts = predictions(recipe, parts, variables, examples)
         tuned = loss_step(parts.model, parts.method)
         loss = _loss(recipe, parts, tuned, state.trainable, parts.frozen, examples)
     known = folders.known_predictions(folder)
-    _write_predictions(folder, parts, [known.get(example.id, {}).get("before") for example in examples], texts)
-    scored = _score(recipe, examples, texts)
-    return values(scored) | {"loss": loss}, {name: result.provenance for name, result in scored.items()}
+    write_predictions(folder, parts, [known.get(example.id, {}).get("before") for example in examples], texts)
+    return text_scores(recipe, examples, texts).beside(loss)
 
 
-def _scored(parts: Parts) -> list[Encoded]:
-    return parts.examples.get("test") or parts.examples.get("validation") or []
+def _loss(recipe: Recipe, parts: Parts, loss: Any, trainable: Any, frozen: Any, examples: Sequence[Encoded]) -> Scores:
+    total_of = functools.partial(total_loss, loss, trainable, frozen, place=placer(parts.mesh))
+    return loss_scores(parts.model, examples, recipe.train.batch_size, total_of)
 
 
-def _predict(recipe: Recipe, parts: Parts, variables: Any, examples: list[Encoded]) -> list[str]:
-    return predict(parts.model, variables, examples, dataclasses.asdict(recipe.generate), parts.key)
-
-
-def _loss(recipe: Recipe, parts: Parts, loss: Any, trainable: Any, frozen: Any, examples: list[Encoded]) -> float:
-    return mean_loss(
-        loss, trainable, frozen, in_order(parts.model, examples, recipe.train.batch_size), placer(parts.mesh)
-    )
-
-
-def _text_scores(recipe: Recipe, examples: list[Encoded], texts: list[str]) -> dict[str, float]:
-    return values(_score(recipe, examples, texts))
-
-
-def _score(recipe: Recipe, examples: list[Encoded], texts: list[str]):
-    options = recipe.evaluate
-    references = [example.references for example in examples]
-    return score(texts, references, options.metrics, stemmer=options.stemmer, sentences=options.sentences)
-
-
-def _write_predictions(folder: Path, parts: Parts, before: Sequence[str | None], after: Sequence[str | None]) -> None:
-    rows = (
-        {
-            "id": example.id,
-            "prompt": parts.model.tokenizer.decode(example.prompt.tolist()),
-            "references": list(example.references),
-            "before": text_before,
-            "after": text_after,
+def _tasks(parts: Parts, before: Scores, after: Scores) -> dict[str, Any]:
+    trained = trained_on(parts.batches, parts.steps)
+    if not trained:
+        return {}
+    names = dict.fromkeys([*trained, *before.tasks, *after.tasks])
+    data = {
+        name: {split: dataclasses.asdict(found[name]) for split, found in parts.task_reports.items() if name in found}
+        for name in names
+    }
+    scores = {"before": before.tasks, "after": after.tasks}
+    return {
+        "tasks": {
+            name: {
+                "train": trained.get(name, {}),
+                **{when: found.get(name, {}) for when, found in scores.items()},
+                "data": data[name],
+            }
+            for name in names
         }
-        for example, text_before, text_after in zip(_scored(parts), before, after, strict=True)
-    )
-    write_lines(folder / "predictions.jsonl", rows)
+    }
 
 
 def _seconds(report: Report) -> Seconds:

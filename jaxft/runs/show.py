@@ -24,8 +24,23 @@ def show_scores(summary: Mapping[str, Any], console: Console) -> None:
         change = "" if before is None else f"{after - before:+.4f}"
         table.add_row(name, "" if before is None else f"{before:.4f}", f"{after:.4f}", change)
     console.print(table)
+    if "tasks" in summary:
+        console.print(_tasks(summary["tasks"]))
     for provenance in dict.fromkeys(summary["provenance"].values()):
         console.print(provenance, style="dim", markup=False, highlight=False)
+
+
+def _tasks(tasks: Mapping[str, Any]) -> Table:
+    names = list(dict.fromkeys(name for task in tasks.values() for name in task["after"]))[:3]
+    table = Table(title="task by task, before > after", title_justify="left")
+    table.add_column("task", overflow="fold")
+    for heading in ("trained on", *names):
+        table.add_column(heading, justify="right")
+    for task, found in tasks.items():
+        cells = [" > ".join(f"{found[when][name]:.3f}" for when in ("before", "after") if name in found[when])
+                 for name in names]  # fmt: skip
+        table.add_row(Text(task), f"{found['train'].get('examples', 0):,}", *cells)
+    return table
 
 
 def show_predictions(rows: Sequence[Mapping[str, Any]], console: Console, count: int = 3) -> None:
@@ -42,7 +57,8 @@ def show_cost(summary: Mapping[str, Any], console: Console) -> None:
     """Print what a run took."""
     seconds, peak = summary["seconds"], summary["peak_memory_bytes"]
     parts = [f"{name} {seconds[name]:.0f} s" for name in ("load", "before", "train", "after") if name in seconds]
-    memory = f"peak memory {_bytes(peak['host'])}" + (f", device {_bytes(peak['device'])}" if peak["device"] else "")
+    memory = f"peak memory {show_bytes(peak['host'])}"
+    memory += f", device {show_bytes(peak['device'])}" if peak["device"] else ""
     console.print(
         f"{', '.join(parts)} (first step {seconds['first_step']:.0f} s); {summary['tokens_per_second']:,.0f} tokens/s; "
         f"{summary['compilations']['train_step']} shapes compiled; {memory}",
@@ -60,13 +76,15 @@ def show_sizes(rows: Mapping[str, Sizes], console: Console, title: str) -> None:
     for name, size in rows.items():
         held = (size.weight_bytes, size.trainable_bytes, size.gradient_bytes, size.moment_bytes, size.bytes)
         share = f"{size.trainable / size.total:.2%}"
-        table.add_row(name, f"{size.trainable:,}", share, *(_bytes(number) for number in held))
+        table.add_row(name, f"{size.trainable:,}", share, *(show_bytes(number) for number in held))
     console.print(table)
 
 
-def _bytes(number: float) -> str:
-    for unit in ("B", "kB", "MB"):
+def show_bytes(number: float) -> str:
+    """Return a number of bytes as tables hold it: three digits or so, and B, kB, MB, GB or TB."""
+    for unit in ("B", "kB", "MB", "GB"):
         if number < 1000:
-            return f"{number:.0f} {unit}" if number >= 100 or unit == "B" else f"{number:.1f} {unit}"
+            digits = 2 if unit == "GB" and number < 10 else 1
+            return f"{number:.0f} {unit}" if number >= 100 or unit == "B" else f"{number:.{digits}f} {unit}"
         number /= 1000
-    return f"{number:.2f} GB"
+    return f"{number:.2f} TB"

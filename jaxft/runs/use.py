@@ -1,8 +1,9 @@
-"""A model at work outside a run: texts for prompts, scores on a split, sizes of methods."""
+"""A model at work outside a run: texts for prompts, scores on a split."""
 
 from __future__ import annotations
 
 import dataclasses
+import functools
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -10,24 +11,14 @@ from typing import Any
 
 import jax
 
-from jaxft.data import Format, encode_prompts, splits
+from jaxft.data import Format, encode_prompts
 from jaxft.errors import UsageError, nearest
-from jaxft.evaluation.metrics import score
-from jaxft.evaluation.scoring import mean_loss, predict
-from jaxft.methods import METHODS, from_config, full
+from jaxft.evaluation.scoring import predict, total_loss
+from jaxft.methods import full
 from jaxft.models import Model
-from jaxft.recipe import (
-    GenerateRecipe,
-    OptimizerRecipe,
-    Recipe,
-    check,
-    lay_over,
-    optimizer_config,
-    published_optimizer,
-    resolve,
-)
-from jaxft.runs.parts import encode_rows, in_order, load_model
-from jaxft.runs.sizes import Sizes, sizes
+from jaxft.recipe import GenerateRecipe, Recipe, resolve
+from jaxft.runs.parts import encode_rows, load_model, read_splits
+from jaxft.runs.scores import loss_scores, named, text_scores
 from jaxft.training.journal import write_lines
 from jaxft.training.step import loss_step
 
@@ -77,46 +68,32 @@ def evaluate_split(
 
     `predictions` names a file for the texts. Raises UsageError for a split that the data lacks.
     """
-    recipe, data = resolve(recipe), recipe.data
-    rows = splits(data.source, validation=data.validation, test=data.test, seed=data.seed, limit=data.limit)
+    recipe = resolve(recipe)
+    rows = read_splits(recipe)
     if split not in rows:
         raise UsageError(f"--split: the data has no split {split!r}{nearest(split, rows)}")
-    model, variables, loss = _load(recipe.model.source, adapter, load_model(recipe))
+    model, variables, total_of = _load(recipe.model.source, adapter, load_model(recipe))
     examples, report = encode_rows(recipe, rows[split], model)
     key = jax.random.key(recipe.train.seed)
     texts = predict(model, variables, examples, dataclasses.asdict(recipe.generate), key)
-    references = [example.references for example in examples]
-    options = recipe.evaluate
-    scores = score(texts, references, options.metrics, stemmer=options.stemmer, sentences=options.sentences)
+    scores = text_scores(recipe, examples, texts)
+    losses = loss_scores(model, examples, recipe.generate.batch_size, total_of)
     if predictions is not None:
         rows_out = zip(examples, texts, strict=True)
-        write_lines(predictions, ({"id": e.id, "references": e.references, "prediction": text} for e, text in rows_out))
+        write_lines(predictions, ({**named(e), "references": e.references, "prediction": text} for e, text in rows_out))
+    tasks = scores.beside(losses).tasks
     return {
         "model": recipe.model.source,
         "adapter": adapter,
         "split": split,
         "examples": len(examples),
-        "loss": loss(in_order(model, examples, recipe.generate.batch_size)),
-        "scores": {name: {"value": value, "provenance": how} for name, (value, how) in scores.items()},
+        "loss": losses.values["loss"],
+        "scores": {
+            name: {"value": value, "provenance": scores.provenance[name]} for name, value in scores.values.items()
+        },
         "data": dataclasses.asdict(report),
+        **({"tasks": tasks} if tasks else {}),
     }
-
-
-def sizes_of_methods(source: str, settings: Sequence[tuple[str, Any]] = ()) -> dict[str, Sizes]:
-    """Return the sizes of every method on a model, or of the one that `settings` (recipe keys and values) describe."""
-    values: dict[str, Any] = {"method": {}, "optimizer": {}}
-    lay_over(values, [("method.name" if key == "method" else key, value) for key, value in settings])
-    chosen, rates = values.pop("method"), values.pop("optimizer")
-    if values:
-        raise UsageError(f"--{next(iter(values))}: only fields of method and optimizer matter here")
-    configs = [{"name": "lora", **chosen}] if chosen else [{"name": name} for name in METHODS]
-    model = _shapes(source)
-    table = {}
-    for config in configs:
-        defaults = dataclasses.asdict(published_optimizer(from_config(config).config))
-        optimizer = check(OptimizerRecipe, defaults | rates, prefix="optimizer")
-        table[" ".join(str(value) for value in config.values())] = sizes(model, config, optimizer_config(optimizer, 1))
-    return table
 
 
 def _load(source: str, adapter: str | None, model: Model | None = None) -> tuple[Model, Mapping[str, Any], Any]:
@@ -128,10 +105,4 @@ def _load(source: str, adapter: str | None, model: Model | None = None) -> tuple
         raise UsageError(f"{source} has no tokenizer: add its files to the directory")
     method, trainable, frozen = load_adapter(adapter, model) if adapter else (full(), model.params, {})
     step = loss_step(model, method)
-    return model, method.bind(trainable, frozen), lambda batches: mean_loss(step, trainable, frozen, batches)
-
-
-def _shapes(source: str) -> Model:
-    from jaxft.pretrained import load
-
-    return load(source, put=lambda path, array: jax.ShapeDtypeStruct(array.shape, array.dtype))  # type: ignore[arg-type, return-value]
+    return model, method.bind(trainable, frozen), functools.partial(total_loss, step, trainable, frozen)

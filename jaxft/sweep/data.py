@@ -13,12 +13,13 @@ from typing import Any
 
 import numpy as np
 
-from jaxft.data import Batches, Rows
-from jaxft.data.batches import Batch, collate
-from jaxft.errors import Error, UsageError
+from jaxft.data import Batches
+from jaxft.data.batches import Batch
+from jaxft.data.grouping import spread
+from jaxft.errors import UsageError
 from jaxft.models import Model
 from jaxft.recipe import Recipe
-from jaxft.runs.parts import in_order, make_parts, read_rows
+from jaxft.runs.parts import AnyRows, in_order, make_parts, read_rows
 
 
 @dataclasses.dataclass(frozen=True)
@@ -30,9 +31,9 @@ class Data:
     steps: int
 
 
-def read_all(recipes: Sequence[Recipe]) -> dict[str, Mapping[str, Rows]]:
+def read_all(recipes: Sequence[Recipe]) -> dict[str, Mapping[str, AnyRows]]:
     """Return the rows of each data section that occurs; UsageError where one has nothing to validate on."""
-    found: dict[str, Mapping[str, Rows]] = {}
+    found: dict[str, Mapping[str, AnyRows]] = {}
     for recipe in recipes:
         name = section(recipe)
         if name not in found:
@@ -45,14 +46,14 @@ def read_all(recipes: Sequence[Recipe]) -> dict[str, Mapping[str, Rows]]:
     return found
 
 
-def prepare(recipes: Sequence[Recipe], rows: Mapping[str, Mapping[str, Rows]], model: Model) -> dict[str, Data]:
+def prepare(recipes: Sequence[Recipe], rows: Mapping[str, Mapping[str, AnyRows]], model: Model) -> dict[str, Data]:
     """Return the data of each section, encoded; UsageError where members would take unequal numbers of steps."""
     prepared: dict[str, Data] = {}
     for recipe in recipes:
         name = section(recipe)
         if name not in prepared:
             parts = make_parts(recipe, rows[name], model)
-            compared = parts.examples["validation"][: recipe.train.eval_examples]
+            compared = spread(parts.examples["validation"], recipe.train.eval_examples)
             validation = in_order(model, compared, recipe.train.batch_size)
             prepared[name] = Data(parts.batches, validation, parts.steps)
     steps = sorted({data.steps for data in prepared.values()})
@@ -84,12 +85,9 @@ class Together:
         return [name for one in self.members for name in one.ids(step)]
 
     def _part(self, one: Batches, step: int) -> Batch:
-        over = not one.shuffle and step >= one.steps_per_epoch
-        examples = [] if over else [one.examples[i] for i in one.rows(step)]
-        batch = collate(examples, one.batch_size, self.shape, one.pad_token_id, one.decoder_start_token_id)
-        if not over and not batch["weights"].any():
-            raise Error(f"the batch of step {step} has no target token; its examples: {', '.join(one.ids(step))}")
-        return batch
+        if not one.shuffle and step >= one.steps_per_epoch:
+            return one.padding_batch(one.batch_size, self.shape)
+        return one.batch(step, self.shape)
 
 
 def together(members: Sequence[Batches], everyone: Sequence[Batches]) -> Any:
@@ -106,4 +104,4 @@ def largest(batches: Any) -> Batch:
         rows, shape, one = len(batches.members) * batches.members[0].batch_size, batches.shape, batches.members[0]
     else:
         rows, shape, one = batches.batch_size, max(batches.shapes, key=math.prod), batches
-    return collate([], rows, shape, one.pad_token_id, one.decoder_start_token_id)
+    return one.padding_batch(rows, shape)

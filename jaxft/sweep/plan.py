@@ -10,9 +10,9 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from jaxft.data import Rows
 from jaxft.models import Model
 from jaxft.recipe import Recipe, optimizer_config
+from jaxft.runs.parts import AnyRows
 from jaxft.sweep.data import Data, largest, prepare, section, together
 from jaxft.sweep.grid import varied
 from jaxft.sweep.step import Frozen, Members, padded_alpha, shapes_of, start, sweep_loss, sweep_step
@@ -55,7 +55,7 @@ class Plan:
         return self.step.lower(members, frozen, largest(self.batches(chunk, "train")), keys), base
 
 
-def make_plan(recipes: Sequence[Recipe], rows: Mapping[str, Mapping[str, Rows]], model: Model) -> Plan:
+def make_plan(recipes: Sequence[Recipe], rows: Mapping[str, Mapping[str, AnyRows]], model: Model) -> Plan:
     """Return the plan of resolved recipes; UsageError for a rank or target that does not fit the model."""
     first, differ = recipes[0], varied(recipes)
     widest = max((recipe.method for recipe in recipes), key=lambda method: method.get("rank", 0))

@@ -66,7 +66,7 @@ def train(
     key: jax.Array,
     *,
     steps: int,
-    evaluate: Callable[[Any], Mapping[str, float]] | None = None,
+    evaluate: Callable[[Any], Mapping[str, Any]] | None = None,
     eval_every: int = 0,
     evaluated: int = 0,
     checkpoints: Checkpoints | None = None,
@@ -158,7 +158,7 @@ class _Ledger:
 
     def _settle(self, started: _Started) -> None:
         report = self.report
-        values = {name: np.asarray(value).item() for name, value in started.metrics.items()}
+        values = {name: np.asarray(value).tolist() for name, value in started.metrics.items()}
         if not values.pop("finite", True):
             raise Error(_not_finite(started.step, values, self.ids(started.step - 1), self.checkpoints))
         report.steps += 1

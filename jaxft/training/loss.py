@@ -92,29 +92,31 @@ def _summed(chunk_loss, variables, hidden, targets, weights):
 
 def _forward(chunk_loss, variables, hidden, targets, weights):
     trained = any(leaf.perturbed for leaf in jax.tree.leaves(variables, is_leaf=_is_primal))
+    # The derivative by a token's weight is its loss: a step asks for it that tells tasks apart.
+    wanted = (*([0] if trained else []), 1, *([3] if weights.perturbed else []))
     variables, hidden, targets, weights = jax.tree.map(
         lambda primal: primal.value, (variables, hidden, targets, weights), is_leaf=_is_primal
     )
-    wanted = (0, 1) if trained else 1
 
     def body(carry, xs):
+        arguments = (variables, *xs)
+
         def compute():
-            return jax.value_and_grad(chunk_loss, wanted)(variables, *xs)
+            return jax.value_and_grad(chunk_loss, wanted)(*arguments)
 
         def skip():
-            zero = jnp.zeros_like(xs[0])
-            return jnp.zeros((), jnp.float32), (jax.tree.map(jnp.zeros_like, variables), zero) if trained else zero
+            return jnp.zeros((), jnp.float32), tuple(jax.tree.map(jnp.zeros_like, arguments[i]) for i in wanted)
 
         total, accumulated = carry
         loss, gradient = jax.lax.cond(jnp.any(xs[2] > 0), compute, skip)
         if trained:
             accumulated = jax.tree.map(jnp.add, accumulated, gradient[0])
-            gradient = gradient[1]
+            gradient = gradient[1:]
         return (total + loss, accumulated), gradient
 
     zeros = jax.tree.map(jnp.zeros_like, variables) if trained else None
-    (total, d_variables), d_hidden = jax.lax.scan(body, (jnp.zeros((), jnp.float32), zeros), (hidden, targets, weights))
-    return total, (d_variables, d_hidden)
+    (total, d_variables), rest = jax.lax.scan(body, (jnp.zeros((), jnp.float32), zeros), (hidden, targets, weights))
+    return total, (d_variables, rest)
 
 
 def _is_primal(x):
@@ -122,9 +124,10 @@ def _is_primal(x):
 
 
 def _backward(chunk_loss, residuals, cotangent):
-    d_variables, d_hidden = residuals
+    d_variables, (d_hidden, *d_weights) = residuals
     scale = functools.partial(jax.tree.map, lambda g: (g * cotangent).astype(g.dtype))
-    return scale(d_variables) if d_variables is not None else None, scale(d_hidden), None, None
+    of_variables = scale(d_variables) if d_variables is not None else None
+    return of_variables, scale(d_hidden), None, scale(d_weights[0]) if d_weights else None
 
 
 _summed.defvjp(_forward, _backward, symbolic_zeros=True)

@@ -75,6 +75,7 @@ class Progress:
             self._printed = time.monotonic()
             self.note(f"step {row['step']}/{self._steps}  {text}")
 
-    def evaluated(self, step: int, scores: Mapping[str, float]) -> None:
-        """Show an evaluation."""
-        self.note(f"step {step}: " + "  ".join(f"{name} {value:.4f}" for name, value in scores.items()))
+    def evaluated(self, step: int, scores: Mapping[str, Any]) -> None:
+        """Show an evaluation; what it says of single tasks is left to metrics.jsonl."""
+        shown = {name: value for name, value in scores.items() if not isinstance(value, Mapping)}
+        self.note(f"step {step}: " + "  ".join(f"{name} {value:.4f}" for name, value in shown.items()))

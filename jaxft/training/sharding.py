@@ -10,7 +10,7 @@ import re
 from typing import Any
 
 import jax
-from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
+from jax.sharding import AbstractMesh, AxisType, Mesh, NamedSharding, PartitionSpec
 
 from jaxft.errors import UsageError
 
@@ -37,7 +37,7 @@ def make_mesh(data: int = -1, fsdp: int = 1) -> Mesh:
     )
 
 
-def shardings(tree: Any, mesh: Mesh) -> Any:
+def shardings(tree: Any, mesh: Mesh | AbstractMesh) -> Any:
     """Return the `NamedSharding` of every leaf of `tree` (arrays or their shapes), by `RULES`."""
 
     def of(path, leaf):

@@ -34,6 +34,7 @@ def train_step(
     loss: Loss | None = None,
     accumulate: int = 1,
     mesh: Mesh | None = None,
+    tasks: int = 0,
 ) -> Step:
     """Return `step(state, frozen, batch, key) -> (state, metrics)`, jitted; `state` is donated.
 
@@ -44,6 +45,8 @@ def train_step(
     Metrics are device scalars: `loss`, `tokens`, `grad_norm`, `finite`. Randomness at step n is `fold_in(key, n)`.
     A bank's step reads each row's member from `batch["adapter_ids"]` (see `jaxft.training.members`); its metrics but
     for the loss, the mean of the members', are `[M]`.
+    With a number of `tasks`, batches say by `tasks` `[B, T]` which one each token belongs to, and there are the metrics
+    `task_loss` and `task_tokens`, sums `[tasks]` of token losses and of weights.
     Raises `UsageError` for a batch (of NumPy arrays) in which no target counts.
     """
     architecture, loss_of = model.architecture, loss or token_loss()
@@ -54,21 +57,35 @@ def train_step(
     def summed(trainable, frozen, batch, key):
         return loss_of(architecture, _bound(method, trainable, frozen, batch), batch, key)
 
-    gradient_of = jax.value_and_grad(summed, has_aux=True)
+    def gradient_of(trainable, frozen, batch, key):
+        if not tasks:
+            (total, tokens), gradient = jax.value_and_grad(summed, has_aux=True)(trainable, frozen, batch, key)
+            return (total, {"tokens": tokens}), gradient
+
+        def weighed(trainable, weights):
+            return summed(trainable, frozen, {**batch, "weights": weights}, key)
+
+        (total, tokens), (gradient, losses) = jax.value_and_grad(weighed, (0, 1), has_aux=True)(
+            trainable, batch["weights"]
+        )
+        sums = {"task_loss": losses * batch["weights"], "task_tokens": batch["weights"]}
+        found = {name: jnp.zeros(tasks).at[batch["tasks"]].add(values) for name, values in sums.items()}
+        return (total, {"tokens": tokens, **found}), gradient
 
     def compute(state: TrainState, frozen, batch, key):
         key = jax.random.fold_in(key, state.step)
         counts = None
         if banked:
             batch, counts = weigh_members(batch, jax.tree.leaves(state.trainable)[0].shape[0])
-        (total, tokens), gradient = _accumulated(gradient_of, state.trainable, frozen, batch, key, accumulate)
+        (total, sums), gradient = _accumulated(gradient_of, state.trainable, frozen, batch, key, accumulate)
+        tokens = sums.pop("tokens")
         if counts is None:
             trained, metrics = _updated(optimizer, state, jax.tree.map(lambda g: g / tokens, gradient), total, tokens)
         else:
             trained, metrics = update_members(optimizer, state, gradient, total, counts)
         if mesh is not None:
             trained = jax.lax.with_sharding_constraint(trained, shardings(trained, mesh))
-        return trained._replace(step=state.step + 1), metrics
+        return trained._replace(step=state.step + 1), {**metrics, **sums}
 
     compiled = jax.jit(compute, donate_argnums=0)
 
@@ -129,7 +146,6 @@ def _accumulated(gradient_of, trainable, frozen, batch, key, parts):
     def body(carry, xs):
         return jax.tree.map(jnp.add, carry, gradient_of(trainable, frozen, *xs)), None
 
-    zero = jnp.zeros((), jnp.float32)
-    start = ((zero, zero), jax.tree.map(jnp.zeros_like, trainable))
     xs = jax.tree.map(split, dict(batch)), jax.random.split(key, parts)
-    return jax.lax.scan(body, start, xs)[0]
+    shapes = jax.eval_shape(gradient_of, trainable, frozen, *jax.tree.map(lambda x: x[0], xs))
+    return jax.lax.scan(body, jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), shapes), xs)[0]

@@ -22,7 +22,7 @@ from jaxft.models import Model
 from jaxft.pretrained.safetensors_file import SafetensorsFile
 
 TENSOR = "ia3_l"
-SETTINGS = "feedforward_modules init_ia3_weights"
+SETTINGS = "feedforward_modules init_ia3_weights fan_in_fan_out"
 
 
 def write(settings: Mapping[str, Any], trainable: Any, own: Any, model: Model) -> tuple[dict, dict] | None:

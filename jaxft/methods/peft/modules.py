@@ -7,7 +7,7 @@ layers/0/attention/q                                               # the place o
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -32,6 +32,23 @@ def modules(model: Model, leaf: str = "kernel") -> dict[Path, list[str]]:
         for found in names.leaves(model.config, model.params)
         if found.path[-1] == leaf and (found.layers is not None or leaf != "kernel") and found.name.part is None
     }
+
+
+class Fused(NamedTuple):
+    """A module that holds several of our kernels side by side: its names, and where each one's outputs lie."""
+
+    layers: list[str]  # the module's name in each layer
+    parts: dict[Path, tuple[int, int, int]]  # place: start, stop, of so many
+
+
+def fused(model: Model) -> dict[Path, Fused]:
+    """Return GPT-2's and Phi-3's joined modules by the place of their first kernel."""
+    found: dict[tuple[str, ...], Fused] = {}
+    for leaf in names.leaves(model.config, model.params):
+        if leaf.path[-1] == "kernel" and leaf.name.part is not None:
+            layers = [file.removesuffix(".weight") for file in leaf.files("hf")]
+            found.setdefault(tuple(layers), Fused(layers, {})).parts[leaf.path[:-1]] = leaf.name.part
+    return {min(one.parts, key=one.parts.__getitem__): one for one in found.values()}
 
 
 def unnamed(model: Model) -> set[Path]:

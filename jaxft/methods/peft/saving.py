@@ -53,7 +53,7 @@ def save_adapter(directory: Path | str, method: Method, trainable: Any, frozen: 
 def in_peft(method: Method, trainable: Any, own: Any, model: Model) -> tuple[dict, dict] | None:
     """Return PEFT's settings and tensors; None where PEFT cannot express what was trained."""
     name = method.config["name"]
-    apart = unnamed(model)
-    if name not in WRITERS or any(place in apart for place in places(trainable)):
+    joined = name not in ("lora", "pissa") and not unnamed(model).isdisjoint(places(trainable))
+    if name not in WRITERS or joined:
         return None
     return WRITERS[name](method.config, trainable, own, model)

@@ -15,9 +15,9 @@ from jaxft.errors import UsageError
 from jaxft.models import DecoderConfig
 from jaxft.models.attention import RopeScaling
 from jaxft.models.decoder import FULL, LOCAL, PLAIN
+from jaxft.pretrained.families import windows
 from jaxft.pretrained.families.family import Family, Fields, Name, Shapes, activation, block, refuse_unless, token_ids
-
-Kinds = Callable[[int], tuple[str, ...]]
+from jaxft.pretrained.families.windows import Kinds, every
 
 # Our fields and what config.json calls them.
 LLAMA_HF = {
@@ -87,13 +87,17 @@ def family(
     gguf_fields: Mapping[str, str] = LLAMA_GGUF,
     gguf_kinds: Kinds = lambda layers: (),
     gguf_fixed: Mapping[str, Any] | None = None,
+    gguf_default: Mapping[str, Any] | None = None,
+    gguf_windows: bool = False,
+    gguf_partial: bool = False,
     bare: str = "model.",
 ) -> Family:
     """Return a decoder-only family.
 
     `switches` are our booleans and what config.json calls them, `fixed` the fields that every model of the family has
     so, `neutral` the settings that must have one of some values. `gguf_kinds` gives the kinds of layers, and
-    `gguf_fixed` the fields, that GGUF files of the family leave unsaid.
+    `gguf_fixed` the fields, that GGUF files of the family leave unsaid; `gguf_default` what a field is where they do.
+    `gguf_windows` and `gguf_partial` say whether llama.cpp has, for this family, windows and heads rotated in part.
     """
     switches, fixed = dict(switches or {}), dict(fixed or {})
     neutral = {"quantization_config": (None,), "rope_interleaved": (False, None), **(neutral or {})}
@@ -130,22 +134,21 @@ def family(
         return made | _layers_to_hf(config)
 
     def from_gguf(metadata: Fields, shapes: Shapes, where: str) -> DecoderConfig:
-        made = {
-            ours: metadata[f"{gguf}.{theirs}"] for ours, theirs in gguf_fields.items() if f"{gguf}.{theirs}" in metadata
-        }
+        said = {ours: f"{gguf}.{theirs}" for ours, theirs in gguf_fields.items()}
+        made = dict(gguf_default or {}) | {ours: metadata[key] for ours, key in said.items() if key in metadata}
         for name in ("num_layers", "width", "num_heads", "mlp_width", "norm_eps"):
             metadata[f"{gguf}.{gguf_fields[name]}"]  # KeyError
         made.setdefault("num_kv_heads", made["num_heads"])
         made.setdefault("head_dim", made["width"] // made["num_heads"])
         made["window"] = made.get("window") or None
-        kinds = gguf_kinds(made["num_layers"]) or ((LOCAL,) * made["num_layers"] if made["window"] else ())
+        pattern = metadata.get(f"{gguf}.{windows.PATTERN}")
         rotated = metadata.get(f"{gguf}.rope.dimension_count", made["head_dim"])
         ends = [metadata[key] for key in _ENDS if key in metadata]
-        made |= {name: _decimal(made[name]) for name in ("norm_eps", "rope_theta") if name in made}
+        made |= {name: _decimal(made[name]) for name in ("norm_eps", "rope_theta", "local_theta") if name in made}
         made |= {
             "vocab_size": shapes["token_embd.weight"][0],
             "rotary_share": rotated / made["head_dim"],
-            "layer_kinds": kinds,
+            "layer_kinds": windows.kinds_from_gguf(pattern, made["num_layers"], made["window"], gguf_kinds),
             "rope_scaling": _scaling_from_gguf(metadata, gguf, where),
             "tie_embeddings": "output.weight" not in shapes,
             "bos_token_id": metadata.get("tokenizer.ggml.bos_token_id"),
@@ -163,16 +166,21 @@ def family(
         if config.rope_theta is not None:
             made["attention.value_length"] = config.head_dim
             made["rope.dimension_count"] = int(config.head_dim * config.rotary_share)
-        if config.rope_scaling is not None and config.rope_scaling.kind == "linear":
-            made |= {"rope.scaling.type": "linear", "rope.scaling.factor": float(config.rope_scaling.factor)}
-        _refuse_unsaid(config, gguf_kinds(config.num_layers), unsaid, "attention_scalar" in hf)
+        made |= _scaling_to_gguf(config, gguf)
+        expected = unsaid | ({} if gguf_partial else {"rotary_share": 1.0})
+        if gguf_windows:
+            made |= windows.to_gguf(config, gguf_kinds)
+        else:
+            windows.refuse(config)
+            expected["layer_kinds"] = windows.kinds_from_gguf(None, config.num_layers, config.window, gguf_kinds)
+        _refuse_unsaid(config, expected, "attention_scalar" in hf)
         return {name: value for name, value in made.items() if value is not None}
 
     copies = {"lm_head.weight": _embedding(names), "output.weight": "token_embd.weight"}
     return Family(model_type, architecture, gguf, from_hf, to_hf, from_gguf, to_gguf, names, copies, bare)
 
 
-_ENDS = ("tokenizer.ggml.eos_token_id", "tokenizer.ggml.eot_token_id")
+_ENDS = tuple(f"tokenizer.ggml.{end}_token_id" for end in ("eos", "eot", "eom"))
 _GGUF_BIASES = {"qkv_bias": "attn_q", "o_bias": "attn_output", "mlp_bias": "ffn_up"}
 
 
@@ -260,7 +268,18 @@ def _scaling_from_gguf(metadata: Fields, gguf: str, where: str) -> RopeScaling |
         return None
     if kind != "linear":
         raise UsageError(f"{where}: rope.scaling.type = {kind!r} is not supported (linear is)")
-    return RopeScaling("linear", metadata[f"{gguf}.rope.scaling.factor"])
+    return RopeScaling("linear", _decimal(metadata[f"{gguf}.rope.scaling.factor"]))
+
+
+def _scaling_to_gguf(config: DecoderConfig, gguf: str) -> dict[str, Any]:
+    scaling = config.rope_scaling
+    if scaling is None:
+        return {}
+    if scaling.kind == "linear":
+        return {"rope.scaling.type": "linear", "rope.scaling.factor": float(scaling.factor)}
+    if gguf != "llama":
+        raise UsageError(f"GGUF's {config.family} has no rope scaling of kind {scaling.kind!r}")
+    return {}  # a tensor of its own says it
 
 
 def _gemma_scalar(layers: int, fields: Mapping[str, Any]) -> float:
@@ -268,21 +287,25 @@ def _gemma_scalar(layers: int, fields: Mapping[str, Any]) -> float:
     return fields["width"] // fields["num_heads"] if layers in (46, 62) else fields["head_dim"]
 
 
-def _refuse_unsaid(config: DecoderConfig, kinds: tuple[str, ...], unsaid: Mapping[str, Any], gemma: bool) -> None:
-    kinds = kinds or ((LOCAL,) * config.num_layers if config.window else ())
-    wrong = {name: value for name, value in unsaid.items() if getattr(config, name) != value}
-    if config.layer_kinds != kinds:
-        wrong["layer_kinds"] = kinds
-    if gemma and config.attention_scalar != _gemma_scalar(config.num_layers, dataclasses.asdict(config)):
-        wrong["attention_scalar"] = _gemma_scalar(config.num_layers, dataclasses.asdict(config))
-    if wrong:
-        name, value = next(iter(wrong.items()))
-        raise UsageError(f"GGUF's {config.family} has {name} = {value!r}, and this model {getattr(config, name)!r}")
+def _refuse_unsaid(config: DecoderConfig, unsaid: Mapping[str, Any], gemma: bool) -> None:
+    expected = dict(unsaid)
+    if gemma:
+        expected["attention_scalar"] = _gemma_scalar(config.num_layers, dataclasses.asdict(config))
+    for name, value in expected.items():
+        if getattr(config, name) != value:
+            raise UsageError(f"GGUF's {config.family} has {name} = {value!r}, and this model {getattr(config, name)!r}")
 
 
 def _llama_names(**changes: Name) -> Callable[[DecoderConfig], tuple[Name, ...]]:
     members = {
-        "attention_norm/scale": Name("", "input_layernorm.weight", "attn_norm.weight"),
+        **{
+            f"{ours}/{leaf}": Name("", f"{hf}.{suffix}", f"{gguf}.{suffix}")
+            for leaf, suffix in (("scale", "weight"), ("bias", "bias"))
+            for ours, hf, gguf in (
+                ("attention_norm", "input_layernorm", "attn_norm"),
+                ("mlp_norm", "post_attention_layernorm", "ffn_norm"),
+            )
+        },
         **{
             f"attention/{ours}/{leaf}": Name("", f"self_attn.{hf}.{suffix}", f"{gguf}.{suffix}")
             for leaf, suffix in (("kernel", "weight"), ("bias", "bias"))
@@ -293,7 +316,6 @@ def _llama_names(**changes: Name) -> Callable[[DecoderConfig], tuple[Name, ...]]
         },
         "attention/q_norm/scale": Name("", "self_attn.q_norm.weight", "attn_q_norm.weight"),
         "attention/k_norm/scale": Name("", "self_attn.k_norm.weight", "attn_k_norm.weight"),
-        "mlp_norm/scale": Name("", "post_attention_layernorm.weight", "ffn_norm.weight"),
         **{
             f"mlp/{ours}/{leaf}": Name("", f"mlp.{ours}_proj.{suffix}", f"ffn_{ours}.{suffix}")
             for leaf, suffix in (("kernel", "weight"), ("bias", "bias"))
@@ -305,6 +327,7 @@ def _llama_names(**changes: Name) -> Callable[[DecoderConfig], tuple[Name, ...]]
         Name("embedding", "model.embed_tokens.weight", "token_embd.weight"),
         *block("layers", "model.layers", "blk", members),
         Name("norm/scale", "model.norm.weight", "output_norm.weight"),
+        Name("norm/bias", "model.norm.bias", "output_norm.bias"),
         Name("head/kernel", "lm_head.weight", "output.weight"),
     )
     return lambda config: table
@@ -382,13 +405,16 @@ _gemma = _llama_names(
         "mlp_post_norm/scale": Name("", "post_feedforward_layernorm.weight", "post_ffw_norm.weight"),
     }
 )
+_starcoder = _llama_names(
+    **{
+        f"mlp/{ours}/{leaf}": Name("", f"mlp.{hf}.{suffix}", f"ffn_{ours}.{suffix}")
+        for leaf, suffix in (("kernel", "weight"), ("bias", "bias"))
+        for ours, hf in (("up", "c_fc"), ("down", "c_proj"))
+    }
+)
 _BIASES = {"qkv_bias": "attention_bias", "o_bias": "attention_bias"}
 _GEMMA = {"norm_offset": 1.0, "post_norms": True, "scaled_embedding": True}
 _NEUTRAL_GEMMA = {"use_bidirectional_attention": (False, None)}
-
-
-def _every(count: int, last: str, others: str) -> Kinds:
-    return lambda layers: tuple(last if layer % count == count - 1 else others for layer in range(layers))
 
 
 FAMILIES = (
@@ -402,7 +428,7 @@ FAMILIES = (
         "smollm3",
         _turned(_llama),
         switches={**_BIASES, "mlp_bias": "mlp_bias"},
-        gguf_kinds=_every(4, PLAIN, FULL),
+        gguf_kinds=every(4, PLAIN, FULL),
     ),
     family(
         "phi3",
@@ -412,6 +438,8 @@ FAMILIES = (
             _llama,
             {("q", "k", "v"): ("self_attn.qkv_proj", "attn_qkv"), ("gate", "up"): ("mlp.gate_up_proj", "ffn_up")},
         ),
+        gguf_windows=True,
+        gguf_partial=True,
     ),
     family(
         "gemma2",
@@ -422,8 +450,10 @@ FAMILIES = (
         switches=_BIASES,
         fixed=_GEMMA,
         neutral=_NEUTRAL_GEMMA,
-        gguf_kinds=_every(2, FULL, LOCAL),
+        gguf_kinds=every(2, FULL, LOCAL),
         gguf_fixed={"activation": "gelu_new"},
+        gguf_default={"window": 4096},
+        gguf_windows=True,
     ),
     family(
         "gemma3_text",
@@ -434,8 +464,22 @@ FAMILIES = (
         switches=_BIASES,
         fixed={**_GEMMA, "head_norms": True},
         neutral=_NEUTRAL_GEMMA,
-        gguf_kinds=_every(6, FULL, LOCAL),
-        gguf_fixed={"activation": "gelu_new", "local_theta": 10000.0},
+        gguf_fields={**LLAMA_GGUF, "local_theta": "rope.freq_base_swa"},
+        gguf_kinds=every(6, FULL, LOCAL),
+        gguf_fixed={"activation": "gelu_new"},
+        gguf_default={"local_theta": 10000.0},
+        gguf_windows=True,
+    ),
+    family(
+        "starcoder2",
+        "Starcoder2ForCausalLM",
+        "starcoder2",
+        _starcoder,
+        hf={**LLAMA_HF, "norm_eps": "norm_epsilon"},
+        switches=dict.fromkeys(("qkv_bias", "o_bias", "mlp_bias"), "use_bias"),
+        fixed={"norm": "layer", "gated": False},
+        gguf_fields={**LLAMA_GGUF, "norm_eps": "attention.layer_norm_epsilon"},
+        gguf_fixed={"activation": "gelu_new"},
     ),
     family(
         "gpt2",

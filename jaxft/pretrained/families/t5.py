@@ -26,8 +26,8 @@ STATED = ("vocab_size", "num_layers", "d_model", "num_heads", "d_kv", "d_ff")
 NEUTRAL: dict[str, tuple] = {"quantization_config": (None,)}
 
 
-def family(model_type: str, architecture: str) -> Family:
-    """Return a family of encoder-decoders in T5's format."""
+def family(model_type: str, architecture: str, ties: bool = True) -> Family:
+    """Return a family of encoder-decoders in T5's format; `ties` says whether a head may be tied (and scaled) there."""
 
     def from_hf(fields: Fields, stated: Fields, where: str) -> T5Config:
         for name in STATED:
@@ -44,7 +44,7 @@ def family(model_type: str, architecture: str) -> Family:
             family=model_type,
             gated=gate == "gated",
             activation="gelu_new" if (gate, act) == ("gated", "gelu") else activation(act, where),
-            tie_embeddings=tied is not False,
+            tie_embeddings=ties and tied is not False,
             eos_token_ids=token_ids(fields.get("eos_token_id")),
             pad_token_id=pad,
             decoder_start_token_id=pad if start is None else start,
@@ -156,4 +156,4 @@ def _stack(ours: str, gguf: str, cross: bool, gated: bool) -> tuple[Name, ...]:
     )
 
 
-FAMILIES = (family("t5", "T5ForConditionalGeneration"), family("mt5", "MT5ForConditionalGeneration"))
+FAMILIES = (family("t5", "T5ForConditionalGeneration"), family("mt5", "MT5ForConditionalGeneration", ties=False))
