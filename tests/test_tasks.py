@@ -257,6 +257,8 @@ def test_missing_splits_sources_and_names_are_errors(source, task, tmp_path):
     (tmp_path / "broken.yaml").write_text("name: [")
     with pytest.raises(Error, match=r"broken.yaml: broken YAML"):
         load_task(tmp_path / "broken.yaml")
+    with pytest.raises(UsageError, match=r"generated:suport: nothing of this name .*did you mean 'support'"):
+        load_task(changed("generated:suport"))
     unrooted = Task("x", "{root}/x.jsonl", (Template("a", "b", "c"),))
     with pytest.raises(UsageError, match=r"x: its data lie in {root}/x.jsonl; say where with `root` or JAXFT_DATA"):
         unrooted.rows("train")

@@ -38,8 +38,9 @@ def cached_tokens(
 ) -> Ids:
     """Return the token ids of each text, with special tokens if `special`, from the cache where it has them.
 
-    Texts of fewer than `least` characters (by default `LEAST`) are simply tokenised. A cache that cannot be read or written costs a
-    warning, never the run; a corrupt entry, or one that does not agree with the tokenizer, is made again.
+    Texts of fewer than `least` characters together (by default `LEAST`) are simply tokenised. A cache that cannot be
+    read or written costs a warning, never the run; a corrupt entry, or one that does not agree with the tokenizer, is
+    made again.
     """
     if not texts or sum(map(len, texts)) < (LEAST if least is None else least):
         return tokenise(tokenizer, texts, special)

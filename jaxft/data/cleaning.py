@@ -61,7 +61,7 @@ def deduplicate(texts: Sequence[str], near: float | None = None) -> tuple[np.nda
     """Return the ascending positions of the texts to keep, and what the others repeat.
 
     `near`: drop a text too whose 5-grams have at least this Jaccard similarity (in (0, 1]) to those of a kept text;
-    None or 0: exact duplicates only. A function of the texts alone; memory is about 10 bytes a word.
+    None or 0: exact duplicates only. A function of the texts alone; memory is about 60 bytes a word.
     """
     report = _find(texts, near, 0)
     kept = np.ones(len(texts), bool)

@@ -4,7 +4,8 @@ A number without its settings cannot be compared, so each `Score` carries them: 
 lines were split, BLEU and chrF give sacrebleu's signature. Where an example has several references, `rouge1` takes the
 best of them and `rouge1_mean` their average, example by example; `bleu` and `chrf` let an n-gram match any reference,
 and their `_mean` is the average of the corpus score against the first, the second ... reference of every example.
-ROUGE is an F-measure in 0..1 (the plain mean over examples), BLEU and chrF are in 0..100.
+ROUGE is an F-measure in 0..1 (the plain mean over examples), BLEU and chrF are in 0..100. `exact_match` is the share of
+predictions that are one of their references, white space around them aside.
 
 >>> print(score(["the man bit the dog"], [["the dog bit the man"]], ["rouge2"])["rouge2"])
 0.7500 (rouge-score|F1|stemmer:yes|newlines:as given|references:best of 1)
@@ -19,7 +20,8 @@ from typing import Any, NamedTuple
 from jaxft.errors import UsageError, nearest
 
 ROUGE = ("rouge1", "rouge2", "rougeL", "rougeLsum")
-METRICS = tuple(name + over for name in (*ROUGE, "bleu", "chrf") for over in ("", "_mean"))
+SACREBLEU = ("bleu", "chrf")
+METRICS = (*(name + over for name in (*ROUGE, *SACREBLEU) for over in ("", "_mean")), "exact_match")
 
 
 class Score(NamedTuple):
@@ -58,8 +60,12 @@ def score(
     scores: dict[str, Score] = {}
     if any(name.removesuffix("_mean") in ROUGE for name in metrics):
         scores |= _rouge(predictions, references, stemmer, sentences)
-    if any(name.removesuffix("_mean") not in ROUGE for name in metrics):
+    if any(name.removesuffix("_mean") in SACREBLEU for name in metrics):
         scores |= _sacrebleu(predictions, references)
+    if "exact_match" in metrics:
+        pairs = zip(predictions, references, strict=True)
+        share = _mean(text.strip() in {reference.strip() for reference in texts} for text, texts in pairs)
+        scores["exact_match"] = Score(share, f"exact match|stripped|references:any of {_reference_count(references)}")
     return {name: scores[name] for name in metrics}
 
 

@@ -30,16 +30,20 @@ def show_scores(summary: Mapping[str, Any], console: Console) -> None:
         console.print(provenance, style="dim", markup=False, highlight=False)
 
 
-def _tasks(tasks: Mapping[str, Any]) -> Table:
+def _tasks(tasks: Mapping[str, Any], most: int = 30) -> Table:
+    scored = [name for name, task in tasks.items() if task["after"]]
     names = list(dict.fromkeys(name for task in tasks.values() for name in task["after"]))[:3]
     table = Table(title="task by task, before > after", title_justify="left")
     table.add_column("task", overflow="fold")
     for heading in ("trained on", *names):
         table.add_column(heading, justify="right")
-    for task, found in tasks.items():
+    for task in scored[:most]:
+        found = tasks[task]
         cells = [" > ".join(f"{found[when][name]:.3f}" for when in ("before", "after") if name in found[when])
                  for name in names]  # fmt: skip
         table.add_row(Text(task), f"{found['train'].get('examples', 0):,}", *cells)
+    if len(tasks) > most or len(tasks) > len(scored):
+        table.caption = f"{len(tasks)} tasks, {len(scored)} of them scored: see summary.json"
     return table
 
 

@@ -14,6 +14,7 @@ from jaxft.data.grouping import by_task
 from jaxft.data.mixture import Mixture
 from jaxft.data.rows import Unusable
 from jaxft.data.tasks import Task, encode_task, load_tasks, render_task
+from jaxft.data.tasks.drawing import checked_rates
 from jaxft.errors import UsageError, nearest
 from jaxft.models import Model
 from jaxft.recipe import Recipe
@@ -42,6 +43,7 @@ def read_tasks(recipe: Recipe) -> dict[str, TaskRows]:
 
     A task is in the splits that it has. One without a train split, or meant for evaluation only, is not trained on.
     """
+    checked_rates("data.shots", recipe.data.shots)
     chosen = list(_chosen(recipe))
     learnt = [one for one in chosen if _may_have(one.task, "train")]
     if learnt:
@@ -60,7 +62,7 @@ def _has(recipe: Recipe, task: Task, split: str) -> bool:
             raise
         return False  # a source says which splits it has only when it is asked
     if not isinstance(rows[0], Unusable):  # what is bad is counted when all are encoded
-        render_task(task, rows, recipe.data.seed, recipe.data.shots, held_out=_held_out(recipe, split))
+        render_task(task, rows, recipe.data.seed, held_out=_held_out(recipe, split))
     return True
 
 

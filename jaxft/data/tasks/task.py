@@ -8,11 +8,11 @@
     choices: ["yes", "no"]
     templates:
       follows: "{{ sentence1 }}\\nDoes it follow that {{ sentence2 }}"
-      true: {prompt: "Is it true that {{ sentence2 }}", held_out: true}
+      is_true: {prompt: "Is it true that {{ sentence2 }}", held_out: true}
 
 Every text with `{{ }}` is a Jinja template over the row, sandboxed as in `jaxft.data.templates`; a text without names a
-field. A field that is one expression keeps its type. Templates also see `options` (the list of choices, if
-there are any) and `reason_first` (whether the answer comes with its rationale).
+field. A field that is one expression keeps its type. Templates also see `options` (the list of choices, if there are
+any) and `reason_first` (whether the answer comes with its rationale).
 """
 
 from __future__ import annotations

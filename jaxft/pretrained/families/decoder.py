@@ -6,20 +6,26 @@ What differs is data: the fields' names (`hf`, `gguf`), the fields that the fami
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any
-
-import numpy as np
 
 from jaxft.errors import UsageError
 from jaxft.models import DecoderConfig
-from jaxft.models.attention import RopeScaling
 from jaxft.models.decoder import FULL, LOCAL, PLAIN
 from jaxft.pretrained.families import windows
-from jaxft.pretrained.families.family import Family, Fields, Name, Shapes, activation, block, refuse_unless, token_ids
+from jaxft.pretrained.families.decoder_names import GEMMA, LLAMA, STARCODER, Names, fused, gpt2_names, turned
+from jaxft.pretrained.families.family import Family, Fields, Shapes, activation, refuse_unless, token_ids
+from jaxft.pretrained.families.positions import (
+    decimal,
+    layers_from_hf,
+    layers_to_hf,
+    rope_from_hf,
+    rope_to_hf,
+    scaling_from_gguf,
+    scaling_to_gguf,
+)
 from jaxft.pretrained.families.windows import Kinds, every
 
-# Our fields and what config.json calls them.
 LLAMA_HF = {
     "vocab_size": "vocab_size",
     "num_layers": "num_hidden_layers",
@@ -78,7 +84,7 @@ def family(
     model_type: str,
     architecture: str,
     gguf: str,
-    names: Callable[[DecoderConfig], tuple[Name, ...]],
+    names: Names,
     *,
     hf: Mapping[str, str] = LLAMA_HF,
     switches: Mapping[str, str] | None = None,
@@ -120,8 +126,8 @@ def family(
             bos_token_id=fields.get("bos_token_id"),
             eos_token_ids=ends,
             pad_token_id=pad if pad is not None else next(iter(ends), 0),
-            **_layers_from_hf(fields, made["num_layers"], where),
-            **({} if "rope_theta" in fixed else _rope_from_hf(fields, where)),
+            **layers_from_hf(fields, made["num_layers"], where),
+            **({} if "rope_theta" in fixed else rope_from_hf(fields, where)),
             **(made | fixed),
         )
 
@@ -130,8 +136,8 @@ def family(
         theirs = {"gelu_new": "gelu_pytorch_tanh"} if "n_embd" not in made else {}
         made[hf["activation"]] = theirs.get(config.activation, config.activation)
         if config.rope_theta is not None:
-            made |= _rope_to_hf(config)
-        return made | _layers_to_hf(config)
+            made |= rope_to_hf(config)
+        return made | layers_to_hf(config)
 
     def from_gguf(metadata: Fields, shapes: Shapes, where: str) -> DecoderConfig:
         said = {ours: f"{gguf}.{theirs}" for ours, theirs in gguf_fields.items()}
@@ -144,12 +150,12 @@ def family(
         pattern = metadata.get(f"{gguf}.{windows.PATTERN}")
         rotated = metadata.get(f"{gguf}.rope.dimension_count", made["head_dim"])
         ends = [metadata[key] for key in _ENDS if key in metadata]
-        made |= {name: _decimal(made[name]) for name in ("norm_eps", "rope_theta", "local_theta") if name in made}
+        made |= {name: decimal(made[name]) for name in ("norm_eps", "rope_theta", "local_theta") if name in made}
         made |= {
             "vocab_size": shapes["token_embd.weight"][0],
             "rotary_share": rotated / made["head_dim"],
             "layer_kinds": windows.kinds_from_gguf(pattern, made["num_layers"], made["window"], gguf_kinds),
-            "rope_scaling": _scaling_from_gguf(metadata, gguf, where),
+            "rope_scaling": scaling_from_gguf(metadata, gguf, where),
             "tie_embeddings": "output.weight" not in shapes,
             "bos_token_id": metadata.get("tokenizer.ggml.bos_token_id"),
             "eos_token_ids": tuple(dict.fromkeys(ends)),
@@ -166,7 +172,7 @@ def family(
         if config.rope_theta is not None:
             made["attention.value_length"] = config.head_dim
             made["rope.dimension_count"] = int(config.head_dim * config.rotary_share)
-        made |= _scaling_to_gguf(config, gguf)
+        made |= scaling_to_gguf(config, gguf)
         expected = unsaid | ({} if gguf_partial else {"rotary_share": 1.0})
         if gguf_windows:
             made |= windows.to_gguf(config, gguf_kinds)
@@ -189,99 +195,6 @@ def _embedding(names) -> str:
     return next(name.hf for name in names(one) if name.ours == "embedding")
 
 
-def _decimal(value: float) -> float:
-    # Kept as float32 in the file: 9.999999747378752e-06 was 1e-05.
-    return float(str(np.float32(value)))
-
-
-def _layers_from_hf(fields: Fields, count: int, where: str) -> dict[str, Any]:
-    window = fields.get("sliding_window") if fields.get("use_sliding_window", True) else None
-    types = fields.get("layer_types") or ["sliding_attention"] * count
-    known = {"sliding_attention": LOCAL if window else FULL, "full_attention": FULL}
-    unknown = sorted(set(types) - set(known))
-    if unknown:
-        raise UsageError(f"{where}: layers of type {unknown[0]!r} are not supported")
-    kinds = [known[name] for name in types]
-    for layer, turned in enumerate(fields.get("no_rope_layers") or ()):
-        if not turned and kinds[layer] == LOCAL:
-            raise UsageError(f"{where}: a layer with a sliding window and without rotary positions is not supported")
-        kinds[layer] = kinds[layer] if turned else PLAIN
-    if len(kinds) != count:
-        raise UsageError(f"{where}: {len(kinds)} layer_types for {count} layers")
-    return {"layer_kinds": () if set(kinds) == {FULL} else tuple(kinds), "window": window if LOCAL in kinds else None}
-
-
-def _layers_to_hf(config: DecoderConfig) -> dict[str, Any]:
-    if not config.layer_kinds:
-        return {"sliding_window": None}
-    made: dict[str, Any] = {"sliding_window": config.window}
-    made["layer_types"] = ["sliding_attention" if kind == LOCAL else "full_attention" for kind in config.layer_kinds]
-    if LOCAL in config.layer_kinds:
-        made["use_sliding_window"] = True
-    if PLAIN in config.layer_kinds:
-        made["no_rope_layers"] = [int(kind != PLAIN) for kind in config.layer_kinds]
-    return made
-
-
-def _rope_from_hf(fields: Fields, where: str) -> dict[str, Any]:
-    parameters = fields.get("rope_parameters") or {}
-    local = parameters.get("sliding_attention")
-    if local is not None:
-        parameters = parameters["full_attention"]
-        refuse_unless(local, {"rope_type": ("default",)}, f"{where}: sliding_attention")
-    made: dict[str, Any] = {"rope_theta": float(parameters.get("rope_theta") or 10000.0)}
-    made["rotary_share"] = parameters.get("partial_rotary_factor") or fields.get("partial_rotary_factor") or 1.0
-    if local is not None:
-        made["local_theta"] = float(local["rope_theta"])
-    kind = parameters.get("rope_type", "default")
-    if kind == "linear":
-        made["rope_scaling"] = RopeScaling("linear", parameters["factor"])
-    elif kind == "llama3":
-        names = ("factor", "low_freq_factor", "high_freq_factor", "original_max_position_embeddings")
-        made["rope_scaling"] = RopeScaling("llama3", *(parameters[name] for name in names))
-    elif kind != "default":
-        raise UsageError(f"{where}: rope_type {kind!r} is not supported (linear and llama3 are)")
-    return made
-
-
-def _rope_to_hf(config: DecoderConfig) -> dict[str, Any]:
-    made: dict[str, Any] = {"rope_theta": config.rope_theta}
-    if config.rotary_share != 1:
-        made["partial_rotary_factor"] = config.rotary_share
-    if config.local_theta is not None:
-        made["rope_local_base_freq"] = config.local_theta
-    scaling = config.rope_scaling
-    if scaling is not None:
-        made["rope_scaling"] = {"rope_type": scaling.kind, "factor": scaling.factor}
-        if scaling.kind == "llama3":
-            made["rope_scaling"] |= {
-                "low_freq_factor": scaling.low,
-                "high_freq_factor": scaling.high,
-                "original_max_position_embeddings": scaling.original,
-            }
-    return made
-
-
-def _scaling_from_gguf(metadata: Fields, gguf: str, where: str) -> RopeScaling | None:
-    kind = metadata.get(f"{gguf}.rope.scaling.type", "none")
-    if kind == "none":
-        return None
-    if kind != "linear":
-        raise UsageError(f"{where}: rope.scaling.type = {kind!r} is not supported (linear is)")
-    return RopeScaling("linear", _decimal(metadata[f"{gguf}.rope.scaling.factor"]))
-
-
-def _scaling_to_gguf(config: DecoderConfig, gguf: str) -> dict[str, Any]:
-    scaling = config.rope_scaling
-    if scaling is None:
-        return {}
-    if scaling.kind == "linear":
-        return {"rope.scaling.type": "linear", "rope.scaling.factor": float(scaling.factor)}
-    if gguf != "llama":
-        raise UsageError(f"GGUF's {config.family} has no rope scaling of kind {scaling.kind!r}")
-    return {}  # a tensor of its own says it
-
-
 def _gemma_scalar(layers: int, fields: Mapping[str, Any]) -> float:
     # Unsaid in the file: the 27B models (46 and 62 layers) divide the width by the heads, the others take head_dim.
     return fields["width"] // fields["num_heads"] if layers in (46, 62) else fields["head_dim"]
@@ -296,137 +209,21 @@ def _refuse_unsaid(config: DecoderConfig, unsaid: Mapping[str, Any], gemma: bool
             raise UsageError(f"GGUF's {config.family} has {name} = {value!r}, and this model {getattr(config, name)!r}")
 
 
-def _llama_names(**changes: Name) -> Callable[[DecoderConfig], tuple[Name, ...]]:
-    members = {
-        **{
-            f"{ours}/{leaf}": Name("", f"{hf}.{suffix}", f"{gguf}.{suffix}")
-            for leaf, suffix in (("scale", "weight"), ("bias", "bias"))
-            for ours, hf, gguf in (
-                ("attention_norm", "input_layernorm", "attn_norm"),
-                ("mlp_norm", "post_attention_layernorm", "ffn_norm"),
-            )
-        },
-        **{
-            f"attention/{ours}/{leaf}": Name("", f"self_attn.{hf}.{suffix}", f"{gguf}.{suffix}")
-            for leaf, suffix in (("kernel", "weight"), ("bias", "bias"))
-            for ours, hf, gguf in (
-                ("q", "q_proj", "attn_q"), ("k", "k_proj", "attn_k"),
-                ("v", "v_proj", "attn_v"), ("o", "o_proj", "attn_output"),
-            )
-        },
-        "attention/q_norm/scale": Name("", "self_attn.q_norm.weight", "attn_q_norm.weight"),
-        "attention/k_norm/scale": Name("", "self_attn.k_norm.weight", "attn_k_norm.weight"),
-        **{
-            f"mlp/{ours}/{leaf}": Name("", f"mlp.{ours}_proj.{suffix}", f"ffn_{ours}.{suffix}")
-            for leaf, suffix in (("kernel", "weight"), ("bias", "bias"))
-            for ours in ("gate", "up", "down")
-        },
-    }  # fmt: skip
-    members |= changes
-    table = (
-        Name("embedding", "model.embed_tokens.weight", "token_embd.weight"),
-        *block("layers", "model.layers", "blk", members),
-        Name("norm/scale", "model.norm.weight", "output_norm.weight"),
-        Name("norm/bias", "model.norm.bias", "output_norm.bias"),
-        Name("head/kernel", "lm_head.weight", "output.weight"),
-    )
-    return lambda config: table
-
-
-def _turned(names: Callable[[DecoderConfig], tuple[Name, ...]]) -> Callable[[DecoderConfig], tuple[Name, ...]]:
-    # llama.cpp rotates these families' neighbouring rows, and its files hold q and k so.
-    heads = {"q": "num_heads", "k": "num_kv_heads"}
-
-    def table(config):
-        return tuple(
-            name._replace(rotary=heads.get(name.ours.split("/")[2], "")) if "/attention/" in name.ours else name
-            for name in names(config)
-        )
-
-    return table
-
-
-def _fused(names: Callable[[DecoderConfig], tuple[Name, ...]], groups: Mapping[tuple[str, ...], tuple[str, str]]):
-    """Return the names with those members' kernels and biases as parts, in order, of one tensor."""
-
-    def table(config):
-        queries, keys = config.num_heads * config.head_dim, config.num_kv_heads * config.head_dim
-        sizes = {"q": queries, "k": keys, "v": keys, "gate": config.mlp_width, "up": config.mlp_width}
-        parts = {}
-        for members, files in groups.items():
-            ends = np.cumsum([sizes[member] for member in members]).tolist()
-            for member, start, end in zip(members, [0, *ends], ends, strict=False):
-                parts[member] = (start, end, ends[-1]), files
-        made = []
-        for name in names(config):
-            member = name.ours.split("/")[-2] if name.ours.startswith("layers/") else ""
-            if member in parts:
-                part, files = parts[member]
-                suffix = name.hf.rsplit(".", 1)[1]
-                hf, gguf = (
-                    f"{old.split('{}')[0]}{{}}.{file}.{suffix}"
-                    for old, file in zip((name.hf, name.gguf), files, strict=True)
-                )
-                name = name._replace(hf=hf, gguf=gguf, part=part)
-            made.append(name)
-        return tuple(made)
-
-    return table
-
-
-def _gpt2_names(config: DecoderConfig) -> tuple[Name, ...]:
-    members = {}
-    for leaf, suffix in (("kernel", "weight"), ("bias", "bias")):
-        for ours, hf, gguf in (
-            *((f"attention/{part}", "attn.c_attn", "attn_qkv") for part in "qkv"),
-            ("attention/o", "attn.c_proj", "attn_output"),
-            ("mlp/up", "mlp.c_fc", "ffn_up"),
-            ("mlp/down", "mlp.c_proj", "ffn_down"),
-        ):
-            members[f"{ours}/{leaf}"] = Name("", f"{hf}.{suffix}", f"{gguf}.{suffix}", straight=True)
-    for leaf, suffix in (("scale", "weight"), ("bias", "bias")):
-        members[f"attention_norm/{leaf}"] = Name("", f"ln_1.{suffix}", f"attn_norm.{suffix}")
-        members[f"mlp_norm/{leaf}"] = Name("", f"ln_2.{suffix}", f"ffn_norm.{suffix}")
-    return (
-        Name("embedding", "transformer.wte.weight", "token_embd.weight"),
-        Name("positions", "transformer.wpe.weight", "position_embd.weight"),
-        *block("layers", "transformer.h", "blk", members),
-        Name("norm/scale", "transformer.ln_f.weight", "output_norm.weight"),
-        Name("norm/bias", "transformer.ln_f.bias", "output_norm.bias"),
-        Name("head/kernel", "lm_head.weight", "output.weight"),
-    )
-
-
-_llama = _llama_names()
-_gemma = _llama_names(
-    **{
-        "attention_post_norm/scale": Name("", "post_attention_layernorm.weight", "post_attention_norm.weight"),
-        "mlp_norm/scale": Name("", "pre_feedforward_layernorm.weight", "ffn_norm.weight"),
-        "mlp_post_norm/scale": Name("", "post_feedforward_layernorm.weight", "post_ffw_norm.weight"),
-    }
-)
-_starcoder = _llama_names(
-    **{
-        f"mlp/{ours}/{leaf}": Name("", f"mlp.{hf}.{suffix}", f"ffn_{ours}.{suffix}")
-        for leaf, suffix in (("kernel", "weight"), ("bias", "bias"))
-        for ours, hf in (("up", "c_fc"), ("down", "c_proj"))
-    }
-)
 _BIASES = {"qkv_bias": "attention_bias", "o_bias": "attention_bias"}
 _GEMMA = {"norm_offset": 1.0, "post_norms": True, "scaled_embedding": True}
 _NEUTRAL_GEMMA = {"use_bidirectional_attention": (False, None)}
 
 
 FAMILIES = (
-    family("llama", "LlamaForCausalLM", "llama", _turned(_llama), switches={**_BIASES, "mlp_bias": "mlp_bias"}),
-    family("mistral", "MistralForCausalLM", "llama", _turned(_llama)),
-    family("qwen2", "Qwen2ForCausalLM", "qwen2", _llama, fixed={"qkv_bias": True}),
-    family("qwen3", "Qwen3ForCausalLM", "qwen3", _llama, switches=_BIASES, fixed={"head_norms": True}),
+    family("llama", "LlamaForCausalLM", "llama", turned(LLAMA), switches={**_BIASES, "mlp_bias": "mlp_bias"}),
+    family("mistral", "MistralForCausalLM", "llama", turned(LLAMA)),
+    family("qwen2", "Qwen2ForCausalLM", "qwen2", LLAMA, fixed={"qkv_bias": True}),
+    family("qwen3", "Qwen3ForCausalLM", "qwen3", LLAMA, switches=_BIASES, fixed={"head_norms": True}),
     family(
         "smollm3",
         "SmolLM3ForCausalLM",
         "smollm3",
-        _turned(_llama),
+        turned(LLAMA),
         switches={**_BIASES, "mlp_bias": "mlp_bias"},
         gguf_kinds=every(4, PLAIN, FULL),
     ),
@@ -434,8 +231,8 @@ FAMILIES = (
         "phi3",
         "Phi3ForCausalLM",
         "phi3",
-        _fused(
-            _llama,
+        fused(
+            LLAMA,
             {("q", "k", "v"): ("self_attn.qkv_proj", "attn_qkv"), ("gate", "up"): ("mlp.gate_up_proj", "ffn_up")},
         ),
         gguf_windows=True,
@@ -445,7 +242,7 @@ FAMILIES = (
         "gemma2",
         "Gemma2ForCausalLM",
         "gemma2",
-        _gemma,
+        GEMMA,
         hf=GEMMA_HF,
         switches=_BIASES,
         fixed=_GEMMA,
@@ -459,7 +256,7 @@ FAMILIES = (
         "gemma3_text",
         "Gemma3ForCausalLM",
         "gemma3",
-        _gemma,
+        GEMMA,
         hf=GEMMA_HF,
         switches=_BIASES,
         fixed={**_GEMMA, "head_norms": True},
@@ -474,7 +271,7 @@ FAMILIES = (
         "starcoder2",
         "Starcoder2ForCausalLM",
         "starcoder2",
-        _starcoder,
+        STARCODER,
         hf={**LLAMA_HF, "norm_eps": "norm_epsilon"},
         switches=dict.fromkeys(("qkv_bias", "o_bias", "mlp_bias"), "use_bias"),
         fixed={"norm": "layer", "gated": False},
@@ -485,7 +282,7 @@ FAMILIES = (
         "gpt2",
         "GPT2LMHeadModel",
         "gpt2",
-        _fused(_gpt2_names, {("q", "k", "v"): ("attn.c_attn", "attn_qkv")}),
+        fused(gpt2_names, {("q", "k", "v"): ("attn.c_attn", "attn_qkv")}),
         hf=GPT2_HF,
         fixed={
             **{"norm": "layer", "rope_theta": None, "gated": False},
