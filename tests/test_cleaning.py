@@ -5,7 +5,9 @@ import sys
 
 import numpy as np
 import pytest
+from tiny_tokenizer import tiny_tokenizer
 
+from jaxft.data import Format, encode
 from jaxft.data.cleaning import contents, deduplicate, repeated
 from jaxft.data.ngrams import words
 from jaxft.errors import UsageError
@@ -144,3 +146,14 @@ def test_another_process_finds_the_same():
 def test_a_threshold_that_is_no_similarity_is_refused(near):
     with pytest.raises(UsageError, match="no Jaccard similarity"):
         deduplicate(["a"], near=near)
+
+
+@pytest.mark.parametrize(("similarity", "left"), [(None, [0, 1, 2, 3]), (1.0, [0, 1, 3]), (0.5, [0, 3])])
+def test_encoding_leaves_out_rows_that_repeat_others_and_counts_them(similarity, left):
+    numbers = [str(i) for i in range(30)]
+    nearly = " ".join([*numbers[:-1], "else"])
+    rows = [{"q": " ".join(numbers), "a": "1"}, {"q": nearly, "a": "2"}, {"q": "  ".join(numbers), "a": "1"},
+            {"q": "other", "a": "3"}]  # fmt: skip
+    examples, report = encode(rows, Format("q", "a"), tiny_tokenizer("bos"), max_length=999, deduplicate=similarity)
+    assert [example.id for example in examples] == [f"rows:{i}" for i in left]
+    assert report.repeats == 4 - len(left) and ("that repeat others" in str(report)) == (len(left) < 4)

@@ -38,7 +38,7 @@ def test_selective_takes_what_it_is_told(llama, flan_t5):
         "layers/attention/q/kernel", "layers/mlp/down/kernel",
     }  # fmt: skip
     assert names(methods.selective("decoder/.*relative_bias"), flan_t5) == {"decoder/relative_bias"}
-    biased = make_model(dataclasses.replace(LLAMA, attention_bias=True))
+    biased = make_model(dataclasses.replace(LLAMA, qkv_bias=True))
     assert {f"layers/attention/{name}/bias" for name in "qkv"} < names(methods.selective("bitfit"), biased)
 
 

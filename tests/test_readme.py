@@ -52,9 +52,11 @@ def test_the_example_runs(tiny, method):
 
 
 def test_the_recipe_is_valid():
-    (text,) = blocks("yaml")
-    recipe = make_recipe(yaml.safe_load(text))
+    whole, data = map(yaml.safe_load, blocks("yaml"))
+    recipe = make_recipe(whole)
     assert recipe.method["rank"] == 16 and recipe.train.epochs == 3
+    mixed = make_recipe({**whole, **data})
+    assert mixed.data.packing and mixed.data.tasks[2]["weight"] == 2
 
 
 def test_the_commands_exist():

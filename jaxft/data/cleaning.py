@@ -69,6 +69,14 @@ def deduplicate(texts: Sequence[str], near: float | None = None) -> tuple[np.nda
     return np.flatnonzero(kept), report
 
 
+def distinct(rows: Rows, similarity: float | None) -> tuple[Rows, int]:
+    """Return the rows that repeat no earlier one, and how many do: to this Jaccard similarity, or exactly for 1."""
+    if similarity is None:
+        return rows, 0
+    kept, _ = deduplicate(contents(rows), None if similarity == 1 else similarity)
+    return rows.take(kept.tolist()), len(rows) - len(kept)
+
+
 def repeated(texts: Sequence[str], of: Sequence[str], near: float | None = None) -> DuplicateReport:
     """Return which of `texts` repeat one of the texts `of` (`kept` is a position there); `near` as `deduplicate`."""
     if not of:

@@ -21,6 +21,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from jaxft.data.cleaning import distinct
 from jaxft.data.rows import Rows
 from jaxft.data.templates import AbsentField, BadRow, Format, Rendered, render
 from jaxft.data.tokens import Tokens, encode_texts
@@ -62,6 +63,7 @@ class EncodeReport:
     first_bad: str = ""
     first_long: str = ""
     dropped_shots: int = 0
+    repeats: int = 0
 
     def __str__(self) -> str:
         text = (
@@ -72,6 +74,8 @@ class EncodeReport:
             text += f"; cut {self.truncated_prompts} prompts and {self.truncated_completions} completions"
         if self.dropped_shots:
             text += f"; left out {self.dropped_shots} worked examples that did not fit or were not there"
+        if self.repeats:
+            text += f"; left out {self.repeats} that repeat others"
         if self.skipped:
             text += f"; left out {self.skipped} too long"
         if self.first_long:
@@ -91,19 +95,22 @@ def encode(
     on_long: str = "error",
     on_bad: str = "error",
     eos_token_ids: Sequence[int] = (),
+    deduplicate: float | None = None,
 ) -> tuple[list[Encoded], EncodeReport]:
     """Return the encoded examples of a split, in order, and the report of what was cut or left out.
 
     `max_length` bounds prompt + completion (decoder-only) or each of the two (encoder-decoder); `max_prompt` and
     `max_completion` bound them further. `on_long` is "error", "skip" or "truncate"; `on_bad`, for a null or empty
     prompt or completion, "error" or "skip". `eos_token_ids`: the model's end tokens beside the tokenizer's own.
+    `deduplicate` leaves out rows that are so similar to an earlier one, or for 1 the same (`jaxft.data.cleaning`).
     """
     limits = Limits(max_length, max_prompt, max_completion, encoder_decoder)
     limits.check(on_long, on_bad)
-    rows = rows if isinstance(rows, Rows) else Rows(rows)
+    rows, repeats = distinct(rows if isinstance(rows, Rows) else Rows(rows), deduplicate)
     rendered, bad = render_rows(rows, lambda i: render(format, rows[i]))
     tokens = encode_texts([r for _, r in rendered], tokenizer, format.chat, encoder_decoder, eos_token_ids)
-    return encode_rendered(rows, rendered, tokens, limits, bad=bad, on_long=on_long, on_bad=on_bad)
+    encoded, report = encode_rendered(rows, rendered, tokens, limits, bad=bad, on_long=on_long, on_bad=on_bad)
+    return encoded, dataclasses.replace(report, repeats=repeats)
 
 
 def encode_rendered(

@@ -101,6 +101,10 @@ class DataRecipe(_Section):
         _about("longer examples: refuse, leave out, or cut (counted and reported)"),
     ] = "error"
     on_bad: Annotated[Literal["error", "skip"], _about("rows with an empty prompt or completion")] = "error"
+    deduplicate: Annotated[
+        float | None,
+        _about("leave out training rows this similar to an earlier one (0.8: nearly so, 1: the same)", gt=0, le=1),
+    ] = None
     buckets: Annotated[int, _about("padded lengths at most, each compiled once", ge=1)] = 4
     packing: Annotated[
         bool,

@@ -120,7 +120,7 @@ def data_report(recipe: Recipe, examples: int = 3, progress: Progress | None = N
         raise UsageError(f"model.source: {recipe.model.source} has no tokenizer: add its files to the directory")
     show.note("rendering and tokenising ...")
     tolerant = _tolerant(recipe)
-    encoded = {split: encode_rows(tolerant, part, model) for split, part in rows.items()}
+    encoded = {split: encode_rows(tolerant, part, model, split == "train") for split, part in rows.items()}
     train = encoded["train"][0]
     batches = {packing: _batches(recipe, rows["train"], train, model, packing) for packing in (False, True)}
     show.note("looking for duplicates and contamination ...")

@@ -129,7 +129,7 @@ def load_model(recipe: Recipe, mesh: Any = None) -> Model:
 def make_parts(recipe: Recipe, rows: Mapping[str, AnyRows], model: Model, mesh: Any = None) -> Parts:
     """Return everything that a run of a resolved recipe works with."""
     train = recipe.train
-    encoded = {name: _encoded(recipe, part, model) for name, part in rows.items()}
+    encoded = {name: _encoded(recipe, part, model, name == "train") for name, part in rows.items()}
     examples = {name: part for name, (part, _, _) in encoded.items()}
     batches = training_batches(recipe, rows["train"], examples["train"], model)
     steps = train.steps or batches.steps(train.epochs)
@@ -176,15 +176,16 @@ def training_batches(recipe: Recipe, rows: AnyRows, examples: Sequence[Encoded],
     )
 
 
-def encode_rows(recipe: Recipe, rows: AnyRows, model: Model) -> tuple[list[Encoded], EncodeReport]:
-    """Return a split's encoded examples and what was cut or left out."""
-    return _encoded(recipe, rows, model)[:2]
+def encode_rows(recipe: Recipe, rows: AnyRows, model: Model, train: bool = False) -> tuple[list[Encoded], EncodeReport]:
+    """Return a split's encoded examples and what was cut or left out; of rows to `train` on, repeats too."""
+    return _encoded(recipe, rows, model, train)[:2]
 
 
 def _encoded(
-    recipe: Recipe, rows: AnyRows, model: Model
+    recipe: Recipe, rows: AnyRows, model: Model, train: bool
 ) -> tuple[list[Encoded], EncodeReport, dict[str, EncodeReport]]:
     options = _encode_options(recipe, model)
+    options["deduplicate"] = recipe.data.deduplicate if train else None
     if isinstance(rows, TaskRows):
         examples, reports = encode_tasks(recipe, rows, model, options)
         return examples, merged(reports), reports

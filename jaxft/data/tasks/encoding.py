@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from jaxft.data.chat import plain_prompt
+from jaxft.data.cleaning import distinct
 from jaxft.data.encoding import Encoded, EncodeReport, Limits, encode_rendered, render_rows
 from jaxft.data.rows import Rows
 from jaxft.data.sources import split_name
@@ -35,6 +36,7 @@ def encode_task(
     on_long: str = "error",
     on_bad: str = "error",
     eos_token_ids: Sequence[int] = (),
+    deduplicate: float | None = None,
 ) -> tuple[list[Encoded], EncodeReport]:
     """Return the encoded examples of a task's split, in order, and the report of what was cut or left out.
 
@@ -45,7 +47,7 @@ def encode_task(
     """
     limits = Limits(max_length, max_prompt, max_completion, encoder_decoder)
     limits.check(on_long, on_bad)
-    rows = task.rows(split, limit, on_bad="skip")
+    rows, repeats = distinct(task.rows(split, limit, on_bad="skip"), deduplicate)
     renderer = Renderer.of(task, seed, shots, rationale, held_out, pool, lenient=True)
     examples: dict[int, Example] = {}
 
@@ -71,7 +73,7 @@ def encode_task(
     encoded, report = encode_rendered(
         rows, rendered, [tokens[i] for i in counts], limits, bad=bad, on_long=on_long, on_bad=on_bad
     )
-    return encoded, dataclasses.replace(report, dropped_shots=dropped)
+    return encoded, dataclasses.replace(report, dropped_shots=dropped, repeats=repeats)
 
 
 def _too_long(tokens: Tokens, limits: Limits) -> bool:
