@@ -16,13 +16,13 @@ from __future__ import annotations
 
 import dataclasses
 import itertools
-import json
 import os
 import resource
-import subprocess
 import sys
 import time
 from pathlib import Path
+
+from apart import each_in_its_own_process
 
 DATA = Path(os.environ.get("JAXFT_DATA", Path(__file__).parents[2] / "shared" / "data")) / "dialogsum"
 RUNS = Path(os.environ.get("JAXFT_RUNS", "runs")) / "methods"
@@ -103,22 +103,6 @@ def tune(name: str) -> dict:
     }
 
 
-def main(names: list[str]) -> None:
-    results = RUNS / "results.jsonl"
-    results.parent.mkdir(parents=True, exist_ok=True)
-    if len(names) == 1:
-        line = json.dumps(tune(names[0]))
-        with results.open("a") as file:
-            file.write(line + "\n")
-        print(line, flush=True)
-        return
-    if not names:
-        results.unlink(missing_ok=True)
-    for name in names or METHODS:
-        subprocess.run([sys.executable, __file__, name], check=True)
-    print(table([json.loads(line) for line in results.read_text().splitlines()]))
-
-
 def table(rows: list[dict]) -> str:
     lines = [
         "| method | trained | file MB (float32) | first loss | last loss | held out | s/step | peak GB |",
@@ -132,4 +116,4 @@ def table(rows: list[dict]) -> str:
 
 
 if __name__ == "__main__":
-    main(sys.argv[1:])
+    each_in_its_own_process(__file__, METHODS, tune, table, RUNS / "results.jsonl", sys.argv[1:])

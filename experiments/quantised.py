@@ -18,12 +18,12 @@ Results     experiments/README.md
 from __future__ import annotations
 
 import dataclasses
-import json
 import os
-import subprocess
 import sys
 import time
 from pathlib import Path
+
+from apart import each_in_its_own_process
 
 DATA = Path(os.environ.get("JAXFT_DATA", Path(__file__).parents[2] / "shared" / "data")) / "dialogsum"
 RUNS = Path(os.environ.get("JAXFT_RUNS", "runs")) / "quantised"
@@ -91,22 +91,6 @@ def tune(name: str) -> dict:
     }
 
 
-def main(names: list[str]) -> None:
-    results = RUNS / "results.jsonl"
-    results.parent.mkdir(parents=True, exist_ok=True)
-    if len(names) == 1:
-        line = json.dumps(tune(names[0]))
-        with results.open("a") as file:
-            file.write(line + "\n")
-        print(line, flush=True)
-        return
-    if not names:
-        results.unlink(missing_ok=True)
-    for name in names or BASES:
-        subprocess.run([sys.executable, __file__, name], check=True)
-    print(table([json.loads(line) for line in results.read_text().splitlines()]))
-
-
 def table(rows: list[dict]) -> str:
     lines = [
         "| base | layers MB | base MB | step's arguments + temporaries MB | loss untuned | tuned | s/step |",
@@ -121,4 +105,4 @@ def table(rows: list[dict]) -> str:
 
 
 if __name__ == "__main__":
-    main(sys.argv[1:])
+    each_in_its_own_process(__file__, BASES, tune, table, RUNS / "results.jsonl", sys.argv[1:])

@@ -13,6 +13,7 @@ from jaxft.data import Batches, Encoded, EncodeReport
 from jaxft.data.grouping import by_task
 from jaxft.data.mixture import Mixture
 from jaxft.data.rows import Unusable
+from jaxft.data.statistics import target_tokens
 from jaxft.data.tasks import Task, encode_task, load_tasks, render_task
 from jaxft.data.tasks.drawing import checked_rates
 from jaxft.errors import UsageError, nearest
@@ -138,7 +139,7 @@ def trained_on(batches: Batches, steps: int) -> dict[str, dict[str, float]]:
         examples = [batches.examples[i] for i in places]
         times = seen[places]
         tokens = [len(example.prompt) + len(example.completion) for example in examples]
-        targets = [_targets(example) for example in examples]
+        targets = [target_tokens(example) for example in examples]
         found[name] = {
             "rate": batches.mixture.rates[name],
             "different_examples": int((times > 0).sum()),
@@ -147,10 +148,6 @@ def trained_on(batches: Batches, steps: int) -> dict[str, dict[str, float]]:
             "target_tokens": int(times @ np.array(targets)),
         }
     return found
-
-
-def _targets(example: Encoded) -> int:
-    return len(example.completion) if example.counted is None else int(example.counted.sum())
 
 
 def _held_out(recipe: Recipe, split: str) -> bool:
