@@ -12,9 +12,9 @@ from pathlib import Path
 def each_in_its_own_process(
     script: str, known: Iterable[str], measure: Callable[[str], dict], table: Callable, results: Path, names: list[str]
 ) -> None:
-    """Measure the one that `names` names and append it to `results`; several, or all for none, by a run of `script` each.
+    """Append what `measure` says of one name to `results`; for several names, or none for all, run `script` on each.
 
-    A run of all begins `results` anew; it ends with the table of what is there.
+    A run of all begins `results` anew. Those of several end with the table of what is there.
     """
     results.parent.mkdir(parents=True, exist_ok=True)
     if len(names) == 1:
