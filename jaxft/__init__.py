@@ -44,6 +44,7 @@ _HOMES = {
     "run": "jaxft.runs",
     "inspect": "jaxft.runs.inspecting",
     "score": "jaxft.evaluation.metrics",
+    "compare": "jaxft.evaluation.statistics",
     "generate": "jaxft.generation",
     "log_likelihood": "jaxft.generation",
     "Error": "jaxft.errors",

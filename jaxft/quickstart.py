@@ -16,6 +16,7 @@ from jaxft.recipe import (
     GenerateRecipe,
     ModelRecipe,
     OptimizerRecipe,
+    ProbesRecipe,
     Recipe,
     TrainRecipe,
 )
@@ -42,6 +43,7 @@ def quickstart_recipe(out: str | Path = "quickstart") -> Recipe:
         train=TrainRecipe(epochs=1, batch_size=4, eval_every=20, eval_generate=0),
         generate=GenerateRecipe(max_new_tokens=56, batch_size=24),
         evaluate=EvaluateRecipe(metrics=["rouge1", "rouge2", "rougeL"]),
+        probes=ProbesRecipe(examples=6, every=0),  # a taste: 48 questions, before and after
         out=str(out),
     )
 

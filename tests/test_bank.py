@@ -65,7 +65,10 @@ def test_each_row_is_what_its_member_alone_makes_of_it(pair, model):
     assert np.abs(together[ids == 0] - alone[ids == 0]).max() > 1e-3
 
 
-@pytest.mark.parametrize("kind", ["selective", "lora", "dora", "prompt", "prefix-network", "union"])
+SLOW = [pytest.param(kind, marks=pytest.mark.slow) for kind in ("dora", "prefix-network", "union")]
+
+
+@pytest.mark.parametrize("kind", ["selective", "lora", "prompt", *SLOW])
 def test_each_member_trains_as_if_it_were_alone(kind, request):
     # T5 trains one kind, whose collection is its encoder's: what a bank does to a step does not depend on the model,
     # and T5's steps take twice as long to compile.

@@ -1,7 +1,6 @@
 """What `jaxft data` says is what is there; its page needs nothing else and lets no row speak as HTML."""
 
 import dataclasses
-import html.parser
 import json
 import re
 import shutil
@@ -9,53 +8,14 @@ import shutil
 import numpy as np
 import pytest
 import tiny_run
+from page_parser import Page
 
 from jaxft.cli import main
 from jaxft.data import Batches, encode, splits
 from jaxft.recipe import make_recipe, to_dict, to_yaml
-from jaxft.runs.data_page import MAGIC, data_page
+from jaxft.runs.data_page import data_page
 from jaxft.runs.data_report import data_report
 from jaxft.runs.parts import data_format
-
-VOID = {"meta", "rect", "path", "br"}
-
-
-class Page(html.parser.HTMLParser):
-    """The page's text, its tables as rows of cells, and its attributes; AssertionError for tags that do not close."""
-
-    def __init__(self, text):
-        super().__init__()
-        self.open, self.tables, self.attributes, self.marked, self.shown = [], [], [], [], []
-        self.feed(text)
-        self.close()
-        assert not self.open
-        self.text = " ".join("".join(self.shown).split())
-
-    def handle_starttag(self, tag, attributes):
-        self.attributes += attributes
-        if tag not in VOID:
-            self.open.append(tag)
-        if tag == "table":
-            self.tables.append([])
-        if tag == "tr":
-            self.tables[-1].append([])
-        if tag in ("td", "th"):
-            self.tables[-1][-1].append("")
-        if tag == "mark":
-            self.marked.append("")
-
-    def handle_endtag(self, tag):
-        if tag not in VOID:
-            assert self.open.pop() == tag, tag
-
-    def handle_data(self, data):
-        if "style" in self.open:
-            return
-        self.shown.append(data)
-        if {"td", "th"} & set(self.open):
-            self.tables[-1][-1][-1] += data
-        if "mark" in self.open:
-            self.marked[-1] += data
 
 
 @pytest.fixture(scope="module")
@@ -154,7 +114,7 @@ def test_the_page_stands_alone_and_rows_stay_text(place):
     (hostile / "train.jsonl").write_text("\n".join([lines[22], lines[22], *lines[:4]]) + "\n")
     found = data_report(dataclasses.replace(recipe(place, source=str(hostile))))
     text = data_page(found, "<i>title</i>")
-    assert text.encode().startswith(MAGIC)
+    assert text.startswith("<!doctype html>\n<!-- jaxft data -->")
     assert "<script" not in text and "<b>Bold" not in text and "<i>title" not in text
     page = Page(text)
     assert "<b>Bold</b> & <script>alert(1)</script>" in page.text and "A </pre> tag." in page.text

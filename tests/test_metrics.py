@@ -6,9 +6,14 @@ import os
 from pathlib import Path
 
 import pytest
+import yaml
 
+import jaxft.data.tasks
+from jaxft.data.tasks import load_task
 from jaxft.errors import UsageError
-from jaxft.evaluation.metrics import METRICS, ROUGE, score
+from jaxft.evaluation.metrics import ROUGE, TEXTS, check_metrics, score
+
+LIBRARY = Path(jaxft.data.tasks.__file__).parent / "library"
 
 # sacrebleu's README: three hypotheses, two reference streams, BLEU = 48.53, chrF2 = 59.73.
 HYPOTHESES = ["The dog bit the man.", "It wasn't surprising.", "The man had just bitten him."]
@@ -76,8 +81,8 @@ def test_bleu_clips_repeated_words():
 
 
 def test_best_of_references_is_at_least_their_mean_and_order_is_free():
-    best = values(HYPOTHESES, REFERENCES, METRICS)
-    turned = values(HYPOTHESES, [texts[::-1] for texts in REFERENCES], METRICS)
+    best = values(HYPOTHESES, REFERENCES, TEXTS)
+    turned = values(HYPOTHESES, [texts[::-1] for texts in REFERENCES], TEXTS)
     assert best == pytest.approx(turned)
     for name in (*ROUGE, "bleu", "chrf"):
         assert best[name] >= best[f"{name}_mean"]
@@ -87,19 +92,19 @@ def test_best_of_references_is_at_least_their_mean_and_order_is_free():
 
 
 def test_one_reference_has_equal_best_and_mean():
-    got = values(HYPOTHESES, [texts[:1] for texts in REFERENCES], METRICS)
+    got = values(HYPOTHESES, [texts[:1] for texts in REFERENCES], TEXTS)
     for name in (*ROUGE, "bleu", "chrf"):
         assert got[name] == pytest.approx(got[f"{name}_mean"])
 
 
 def test_unequal_numbers_of_references():
-    got = score(HYPOTHESES, [REFERENCES[0], *[texts[:1] for texts in REFERENCES[1:]]], METRICS)
+    got = score(HYPOTHESES, [REFERENCES[0], *[texts[:1] for texts in REFERENCES[1:]]], TEXTS)
     assert got["rouge1"].provenance.endswith("best of 1-2")
     assert got["bleu_mean"].provenance.endswith("mean of 1")
 
 
 def test_an_empty_prediction_scores_zero():
-    assert set(values([""], [["a b c d"]], METRICS).values()) == {0.0}
+    assert set(values([""], [["a b c d"]], TEXTS).values()) == {0.0}
 
 
 @pytest.mark.parametrize(
@@ -133,3 +138,21 @@ def test_dialogsums_annotators_differ_as_much_as_best_and_mean_do():
 def test_exact_match_takes_any_reference_and_ignores_white_space_around():
     found = score(["yes ", "No", "maybe"], [["yes"], ["no"], ["perhaps", " maybe"]], ["exact_match"])["exact_match"]
     assert found.value == pytest.approx(2 / 3) and found.provenance == "exact match|stripped|references:any of 1-2"
+
+
+def test_the_shipped_tasks_have_metrics_that_fit_them():
+    records = [yaml.safe_load(path.read_text(encoding="utf-8")) for path in LIBRARY.rglob("*.yaml")]
+    for record in records:
+        laid = record["each"].values() if isinstance(record.get("each"), dict) else [{}]
+        for one in ({**record, **(own or {})} for own in laid):
+            check_metrics(one["metrics"])
+            if {"f1", "matthews"} & set(one["metrics"]):
+                assert len(one["choices"]) == 2, one["name"]
+    metrics = {record["name"]: record["metrics"] for record in records}
+    assert metrics["superglue/cb"] == ["accuracy", "macro_f1"] and metrics["glue/cola"][0] == "matthews"
+
+
+def test_a_tasks_metrics_are_checked_when_it_is_loaded():
+    record = {"name": "mine", "source": "rows.jsonl", "completion": "answer", "templates": {"t": "{{ question }}"}}
+    with pytest.raises(UsageError, match="metrics: unknown metric 'mathews'; did you mean 'matthews'"):
+        load_task({**record, "metrics": ["accuracy", "mathews"]})

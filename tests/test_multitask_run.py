@@ -71,8 +71,12 @@ def done(place, tmp_path_factory):
 def test_every_number_is_also_told_task_by_task(done):
     _, summary = done
     assert list(summary["tasks"]) == NAMES
-    for found in summary["tasks"].values():
-        assert set(found["before"]) == set(found["after"]) == set(summary["after"]) == {"loss", "rouge1", "chrf"}
+    ranked = {"accuracy", "ece", "brier", "nll"}  # `long` has choices
+    assert set(summary["after"]) == {"loss", "rouge1", "chrf"} | ranked
+    for name, found in summary["tasks"].items():
+        expected = {"loss"} | (ranked if name == "long" else {"rouge1", "chrf"})
+        assert set(found["before"]) == set(found["after"]) == expected
+        assert found["templates"]["after"]["c"]["n"] == found["n"]
         assert found["train"]["examples"] >= found["train"]["different_examples"] > 0
         assert found["train"]["tokens"] > found["train"]["target_tokens"] > 0
         assert set(found["data"]) == {"train", "validation", "test"}
@@ -110,6 +114,10 @@ def test_predictions_name_the_task_and_the_phrasing(done):
                                              for _ in range(count)]  # fmt: skip
     assert len({row["id"] for row in rows}) == len(rows)
     assert {row["template"] for row in rows} == {"c"} and all("Well?" in row["prompt"] for row in rows)
+    for row in rows:
+        assert (row["task"] == "long") == ("probabilities" in row)
+        for when, chances in row.get("probabilities", {}).items():
+            assert row["choices"][int(np.argmax(chances))] == row[when] and sum(chances) == pytest.approx(1)
 
 
 def test_stopped_it_goes_on_to_the_same_bits(done, tmp_path):
@@ -129,6 +137,7 @@ def test_evaluate_tells_tasks_apart(done, tmp_path):
     recipe, summary = done
     found = evaluate_split(recipe, str(files(recipe, "adapter")), "test", str(tmp_path / "p.jsonl"))
     assert found["tasks"]["sum"]["loss"] == pytest.approx(summary["tasks"]["sum"]["after"]["loss"], abs=1e-5)
+    assert found["tasks"]["long"] == pytest.approx(summary["tasks"]["long"]["after"], abs=1e-4)
     assert {row["task"] for row in read_lines(tmp_path / "p.jsonl")} == set(NAMES)
 
 

@@ -220,7 +220,7 @@ def test_every_method_runs_by_the_same_recipe(place, tmp_path, method):
     assert any((tmp_path / "adapter").iterdir())
 
 
-@pytest.mark.parametrize("method", [{"name": "lora", "rank": 2}, {"name": "full"}, {"name": "prompt", "length": 3}])
+@pytest.mark.parametrize("method", [{"name": "lora", "rank": 2}, {"name": "prompt", "length": 3}])
 def test_an_encoder_decoder_runs_by_the_same_recipe(place, tmp_path, method):
     model = tiny_run.write_model(tmp_path / "t5", scale=1, t5=True)
     recipe = tiny_run.recipe(model, place[1], tmp_path / "run", steps=2)
@@ -228,7 +228,14 @@ def test_an_encoder_decoder_runs_by_the_same_recipe(place, tmp_path, method):
     assert run(recipe, progress=QUIET)["after"]["loss"] > 0
 
 
-@pytest.mark.parametrize("mesh", [MeshRecipe(data=4, fsdp=1), MeshRecipe(data=2, fsdp=2), MeshRecipe(data=1, fsdp=4)])
+MESHES = [
+    pytest.param(MeshRecipe(data=4, fsdp=1), marks=pytest.mark.slow),
+    MeshRecipe(data=2, fsdp=2),
+    MeshRecipe(data=1, fsdp=4),
+]
+
+
+@pytest.mark.parametrize("mesh", MESHES)
 def test_a_mesh_changes_nothing_beyond_rounding_and_resumes_on_itself(place, tmp_path, mesh):
     """On a calm model and at a usual rate: a sharp one turns 2e-8 into 0.1 in three steps, one device or many."""
     model = tiny_run.write_model(tmp_path / "calm", scale=1)

@@ -207,10 +207,10 @@ def test_members_with_batches_of_their_own(llama):
     [
         ({"name": "full"}, OPTIMIZER),
         ({"name": "prompt", "length": 3}, dataclasses.replace(OPTIMIZER, name="adafactor", clip_norm=None)),
-        ({**LORA, "rslora": True}, OPTIMIZER),
-        ({**LORA, "name": "dora"}, OPTIMIZER),
+        pytest.param({**LORA, "rslora": True}, OPTIMIZER, marks=pytest.mark.slow),
+        pytest.param({**LORA, "name": "dora"}, OPTIMIZER, marks=pytest.mark.slow),
         ({**LORA, "name": "pissa"}, OPTIMIZER),
-        ({"name": "vera", "rank": 4}, OPTIMIZER),
+        pytest.param({"name": "vera", "rank": 4}, OPTIMIZER, marks=pytest.mark.slow),
         ({"name": "selective", "targets": "norms"}, OPTIMIZER),
         ({"name": "adapter", "width": 4}, OPTIMIZER),
         ({"name": "prefix", "length": 3, "hidden": 4}, OPTIMIZER),

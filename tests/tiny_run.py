@@ -17,6 +17,7 @@ from jaxft.recipe import (
     MeshRecipe,
     ModelRecipe,
     OptimizerRecipe,
+    ProbesRecipe,
     Recipe,
     TrainRecipe,
 )
@@ -95,6 +96,7 @@ def recipe(model, data, out, **train):
         train=TrainRecipe(**settings),
         generate=GenerateRecipe(max_new_tokens=4, batch_size=4),
         evaluate=EvaluateRecipe(metrics=["rouge1", "chrf"]),
+        probes=ProbesRecipe(enabled=False),
         mesh=MeshRecipe(data=1),
         out=str(out),
     )

@@ -32,7 +32,8 @@ from jaxft.errors import UsageError, nearest
 class Encoded:
     """One example: int32 ids of the prompt, and of the completion with its end token; what it is scored against.
 
-    `task` and `template` say where it comes from, `choices` the answers that there are. `counted` (bool, as long as the
+    `task` and `template` say where it comes from, `choices` the answers that there are, `choice_tokens` their ids as the
+    completion writes them, without an end token. `metrics` and `stop` are the task's. `counted` (bool, as long as the
     completion) marks the tokens that are learnt, where not all are: of a conversation the assistant's turns.
     """
 
@@ -44,6 +45,9 @@ class Encoded:
     template: str = ""
     choices: tuple[str, ...] = ()
     counted: np.ndarray | None = None
+    choice_tokens: tuple[tuple[int, ...], ...] = ()
+    metrics: tuple[str, ...] = ()
+    stop: tuple[str, ...] = ()
 
 
 @dataclasses.dataclass(frozen=True)
@@ -165,6 +169,7 @@ def _encoded(name: str, text: Rendered, tokens: Tokens, room: tuple[int, int]) -
         template=text.template,
         choices=text.choices,
         counted=None if tokens.counted is None else np.array(tokens.counted[: room[1]], bool),
+        choice_tokens=tokens.choices,
     )
 
 

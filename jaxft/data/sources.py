@@ -2,8 +2,8 @@
 
 A source is a data file, a directory that holds one file per split (`train.jsonl.gz`, `dev.csv`, `test-00000-of-00001.
 parquet`), a directory saved by `datasets`, or the name of a data set on the hub (`owner/name` or `owner/name:config`).
-Splits that the source lacks are carved from its training rows by a seeded permutation. `generated:support` and
-`generated:dialogues` are made up here.
+Splits that the source lacks are carved from its training rows by a seeded permutation. `generated:support`,
+`generated:dialogues` and `generated:probes` are made up here.
 
     rows = read("dialogsum/train.jsonl.gz", columns=["dialogue", "summary"])
     parts = splits("dialogsum", limit={"train": 1000})              # given splits
@@ -204,8 +204,11 @@ def _loaders(source: str | Path) -> Loaders:
 def _generated(name: str) -> Loaders:
     from jaxft.data.dialogues import dialogues
     from jaxft.data.dialogues.support import support
+    from jaxft.data.probes import probes
 
-    makers: dict[str, Callable[[int, int], list[dict[str, Any]]]] = {"dialogues": dialogues, "support": support}
+    makers: dict[str, Callable[[int, int], list[dict[str, Any]]]] = {
+        **{"dialogues": dialogues, "support": support, "probes": probes}
+    }
     if name not in makers:
         raise UsageError(f"generated:{name}: nothing of this name is made here{nearest(name, makers)}")
     sizes = {"train": 2000, "validation": 200, "test": 200}

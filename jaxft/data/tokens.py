@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -16,12 +17,13 @@ from jaxft.errors import UsageError
 class Tokens(NamedTuple):
     """Ids of a prompt, of the completion with its end token (none if empty), and which of the latter are learnt.
 
-    `counted` is None where all are.
+    `counted` is None where all are. `choices` are the ids of each answer that there is, without an end token.
     """
 
     prompt: list[int]
     completion: list[int]
     counted: list[bool] | None = None
+    choices: tuple[tuple[int, ...], ...] = ()
 
 
 def encode_prompts(
@@ -77,11 +79,27 @@ def encode_texts(
         texts = [(plain_prompt(r.prompt, r.system, r.turns), r.references[0]) for r in alone]
     prompts = _prompt_ids(tokenizer, [prompt for prompt, _ in texts], chat, encoder_decoder)
     completions = _ids(tokenizer, [completion for _, completion in texts], special=False)
-    pairs = zip(prompts, (_closed(ids, ends) for ids in completions), strict=True)
+    closed = (_closed(ids, ends) for ids in completions)
+    choices = _choices(tokenizer, alone, [completion for _, completion in texts])
+    pairs = zip(prompts, closed, itertools.repeat(None, len(alone)), choices, strict=True)
     conversations = [r for r, is_whole in zip(rendered, whole, strict=True) if is_whole]
     pieces = (chat_pieces(tokenizer, r, ends) if chat else plain_pieces(r) for r in conversations)
     wholes = (_conversation(tokenizer, p, chat, ends) for p in pieces)
     return [next(wholes) if is_whole else Tokens(*next(pairs)) for is_whole in whole]
+
+
+def _choices(tokenizer: Any, rendered: Sequence[Rendered], completions: Sequence[str]) -> list[tuple]:
+    """The ids of each example's choices, written as its completion is; none where that is no choice but a sentence."""
+    texts: list[list[str]] = []
+    for one, completion in zip(rendered, completions, strict=True):
+        label = one.references[0].strip()
+        written = label in one.choices and label in completion
+        # What a chat template, or the space after a colon, sets before an answer stays before each.
+        lead = completion[: completion.index(label)] if written else ""
+        texts.append([lead + choice for choice in one.choices] if written else [])
+    distinct = list(dict.fromkeys(text for row in texts for text in row))
+    ids = dict(zip(distinct, map(tuple, _ids(tokenizer, distinct, special=False)), strict=True)) if distinct else {}
+    return [tuple(ids[text] for text in row) for row in texts]
 
 
 def _conversation(tokenizer: Any, pieces: Pieces, chat: bool, ends: Sequence[int]) -> Tokens:

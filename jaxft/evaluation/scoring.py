@@ -6,7 +6,7 @@ import contextlib
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, cast
 
-import jax.numpy as jnp
+import numpy as np
 
 from jaxft.data import Encoded, prefetch
 
@@ -31,12 +31,21 @@ def total_loss(
     place: Callable[[Any], Any] | None = None,
 ) -> tuple[float, float]:
     """Return the two sums of `mean_loss`."""
-    total, count = jnp.zeros(()), jnp.zeros(())
-    with contextlib.closing(cast(Any, prefetch(batches, 0, batches.steps_per_epoch, place=place))) as ready:
-        for _, batch in ready:
-            part, tokens = loss(trainable, frozen, batch)
-            total, count = total + part, count + tokens
+    total, count = batch_losses(loss, trainable, frozen, batches, place).sum(axis=0)
     return float(total), float(count)
+
+
+def batch_losses(
+    loss: Callable[[Any, Any, Any], tuple[Any, Any]],
+    trainable: Any,
+    frozen: Any,
+    batches: Any,
+    place: Callable[[Any], Any] | None = None,
+) -> np.ndarray:
+    """Return what `total_loss` sums, batch by batch, [B, 2]: an interval comes of resampling them."""
+    with contextlib.closing(cast(Any, prefetch(batches, 0, batches.steps_per_epoch, place=place))) as ready:
+        sums = [loss(trainable, frozen, batch) for _, batch in ready]  # read only when all have been started
+    return np.array([[float(total), float(tokens)] for total, tokens in sums], np.float64).reshape(-1, 2)
 
 
 def predict(

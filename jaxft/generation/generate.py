@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Container, Iterator, Sequence
+from typing import Any, NamedTuple
 
 import jax
 import numpy as np
@@ -11,6 +11,7 @@ import numpy as np
 from jaxft.errors import UsageError
 from jaxft.generation import prompts as shapes
 from jaxft.generation.decode import decoding_variables, run
+from jaxft.generation.planning import planned
 from jaxft.generation.sampling import Sampling, check
 from jaxft.models import T5
 
@@ -48,57 +49,91 @@ def generate(
         repetition_penalty: Divide (or multiply, below 0) the logits of tokens that are in the text already.
         no_repeat_ngram: No sequence of so many tokens appears twice; 0 allows all.
         key: Row i draws with `fold_in(key, i)`: what it becomes does not depend on the other prompts.
-        batch_size: Rows decoded together.
+        batch_size: Rows decoded together; of many prompts, up to four times as many of the shorter ones.
         adapter_ids: Where `variables` are a bank (see `jaxft.methods.bank`): the member that each prompt uses.
 
     Raises `UsageError` for settings out of range and, with its index, for a prompt that is empty or does not fit.
     """
+    if model.tokenizer is None and not return_tokens:
+        raise UsageError("the model has no tokenizer; load it with one, or ask for return_tokens")
     sampling = Sampling(num_beams, length_penalty, temperature, top_k, top_p, repetition_penalty, no_repeat_ngram)
+    written: list[list[int]] = [[] for _ in prompts]
+    batches = stream(
+        model,
+        variables,
+        prompts,
+        sampling,
+        max_new_tokens=max_new_tokens,
+        key=key,
+        batch_size=batch_size,
+        adapter_ids=adapter_ids,
+    )
+    for batch in batches:
+        for i, tokens in zip(batch.prompts, batch.tokens, strict=True):
+            written[i] = tokens
+    return written if return_tokens else decoded(model, written)
+
+
+class Written(NamedTuple):
+    """A batch's results: the prompts that it answers and the new ids of each."""
+
+    prompts: list[int]
+    tokens: list[list[int]]
+
+
+def stream(
+    model: Any,
+    variables: Any,
+    prompts: Sequence[str | Sequence[int]],
+    sampling: Sampling,
+    *,
+    max_new_tokens: int,
+    key: jax.Array | None = None,
+    batch_size: int = 16,
+    adapter_ids: Sequence[int] | None = None,
+    known: Container[int] = (),
+) -> Iterator[Written]:
+    """Yield what `generate` returns, a batch at a time as it is computed.
+
+    Batches all of whose prompts are `known` are left out; the others are what they would be without it, to the bit.
+    Raises what `generate` raises, before the first batch.
+    """
     check(sampling)
     for name, value in (("max_new_tokens", max_new_tokens), ("batch_size", batch_size)):
         if value < 1:
             raise UsageError(f"{name}: {value} is out of range; it must be 1 or more")
-    if temperature > 0 and key is None:
+    if sampling.temperature > 0 and key is None:
         raise UsageError("key: drawing tokens at a temperature above 0 needs one; give jax.random.key(seed)")
-    if model.tokenizer is None and not return_tokens:
-        raise UsageError("the model has no tokenizer; load it with one, or ask for return_tokens")
     ids = shapes.token_ids(model, prompts, "prompt")
     lengths = [len(row) for row in ids]
     shapes.check_lengths(model, variables, lengths, [max_new_tokens] * len(ids))
-
-    if not ids:
-        return []
     members = shapes.member_ids(variables, adapter_ids, len(ids))
-    decoding = decoding_variables(model.architecture, variables)
-    count = shapes.padded_rows(len(ids), batch_size)
-    written: list[list[int]] = [[] for _ in ids]
-    for group in shapes.groups(lengths, batch_size):
-        batch = _batch(model, [ids[i] for i in group], count) | shapes.member_rows(members, group, count)
-        keys = _row_keys(key, group, count)
-        real = np.arange(count) < len(group)
-        out = run(
-            model.architecture,
-            sampling,
-            shapes.bucket(max_new_tokens),
-            variables,
-            decoding,
-            batch,
-            real,
-            np.int32(max_new_tokens),
-            keys,
-        )
+    return _stream(model, variables, ids, sampling, max_new_tokens, key, batch_size, members, known)
+
+
+def _stream(model, variables, ids, sampling, max_new_tokens, key, batch_size, members, known):
+    room = shapes.bucket(max_new_tokens)
+    plan = planned([len(row) for row in ids], batch_size, room)
+    plan = [batch for batch in plan if not all(i in known for i in batch.prompts)]
+    decoding = decoding_variables(model.architecture, variables) if plan else None
+    limit = np.int32(max_new_tokens)
+    for batch in plan:
+        group, count, _ = batch
+        arrays = _batch(model, ids, batch) | shapes.member_rows(members, group, count)
+        keys, real = _row_keys(key, group, count), np.arange(count) < len(group)
+        out = run(model.architecture, sampling, room, variables, decoding, arrays, real, limit, keys)
+        starts = arrays["segments"].sum(axis=1)
         tokens, ends = np.asarray(out.tokens), np.asarray(out.length)
-        starts = batch["segments"].sum(axis=1)
-        for row, i in enumerate(group):
-            written[i] = tokens[row, starts[row] : ends[row]].tolist()
-    return written if return_tokens else _texts(model, written)
+        yield Written(group, [tokens[row, starts[row] : ends[row]].tolist() for row in range(len(group))])
 
 
-def _batch(model, ids, count):
+def _batch(model, ids, batch):
+    rows = [ids[i] for i in batch.prompts]
     if not isinstance(model.architecture, T5):
-        return shapes.pad(ids, count)
-    begin = [[model.config.decoder_start_token_id]] * count
-    return shapes.pad(ids, count, "encoder_") | shapes.pad(begin, count, smallest=1)
+        return shapes.pad(rows, batch.count, size=batch.length)
+    begin = [[model.config.decoder_start_token_id]] * batch.count
+    encoder = shapes.pad(rows, batch.count, "encoder_", size=batch.length)
+    return encoder | shapes.pad(begin, batch.count, smallest=1)
 
 
 def _row_keys(key, group, count):
@@ -108,7 +143,8 @@ def _row_keys(key, group, count):
     return jax.vmap(jax.random.fold_in, (None, 0))(key, indices)
 
 
-def _texts(model, written):
+def decoded(model: Any, written: Sequence[Sequence[int]]) -> list[str]:
+    """Return the texts of new ids, without end and special tokens."""
     ends = model.config.eos_token_ids
     cut = [ids[:-1] if ids[-1] in ends else ids for ids in written]
     return [model.tokenizer.decode(ids, skip_special_tokens=True) for ids in cut]

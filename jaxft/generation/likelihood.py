@@ -1,11 +1,23 @@
-"""`log_likelihood`: how probable given completions are, which is how multiple-choice benchmarks score a model."""
+"""`log_likelihood`: how probable given completions are, which is how multiple-choice benchmarks score a model.
+
+What requests have in common is computed once, and changes nothing beyond rounding:
+
+- completions of one prompt are branches of one row: each sees the prompt and itself. All whose first token is asked
+  for are answered by the hidden state at the prompt's end, so that one-token completions cost nothing more;
+- a decoder-only model reads a header that many prompts share (few-shot examples) once; its keys and values stand
+  before theirs in every layer, as a prefix does (`jaxft.generation.sharing` finds the headers);
+- an encoder reads a prompt once for all its completions.
+
+Only where a target is predicted are logits computed.
+"""
 
 from __future__ import annotations
 
 import dataclasses
 import functools
-from collections.abc import Sequence
-from typing import Any
+import math
+from collections.abc import Container, Iterator, Mapping, Sequence
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -13,11 +25,22 @@ import numpy as np
 
 from jaxft.errors import UsageError
 from jaxft.generation import prompts as shapes
+from jaxft.generation.likelihood_rows import Row, pack, planned, rows_of
+from jaxft.generation.sharing import header_bucket
 from jaxft.methods.bank import for_rows
 from jaxft.models import T5
+from jaxft.models.decoder import LOCAL
 from jaxft.models.layers import Variables
 
-CHUNK = 512  # tokens whose logits are alive at once
+CHUNK = 128  # positions whose logits are alive at once
+
+
+class Scored(NamedTuple):
+    """A batch's results: the requests that it answers, their log-probabilities, and whether each is greedy."""
+
+    requests: list[int]
+    sums: np.ndarray
+    greedy: np.ndarray
 
 
 def log_likelihood(
@@ -28,10 +51,11 @@ def log_likelihood(
     *,
     batch_size: int = 16,
     adapter_ids: Sequence[int] | None = None,
+    share: bool = True,
 ) -> tuple[np.ndarray, np.ndarray]:
     """Return each completion's summed log-probability `[B]` (float32) and whether greedy decoding would write it.
 
-    `adapter_ids` names each row's member where `variables` are a bank.
+    `adapter_ids` names each row's member where `variables` are a bank. `share=False` computes every request alone.
 
     Texts are tokenised, completions without special tokens: no end token is scored unless it is given. Raises
     `UsageError`, with the index, for a prompt or completion that is empty or that does not fit.
@@ -40,69 +64,145 @@ def log_likelihood(
         raise UsageError(f"completions: there are {len(completions)} for {len(prompts)} prompts; give one for each")
     given = shapes.token_ids(model, prompts, "prompt")
     wanted = shapes.token_ids(model, completions, "completion", special=False)
-    encoder_decoder = isinstance(model.architecture, T5)
-    shapes.check_lengths(model, variables, [len(p) for p in given], [len(c) - 1 for c in wanted])
-    lengths = [len(p) + (0 if encoder_decoder else len(c)) for p, c in zip(given, wanted, strict=True)]
-    count = shapes.padded_rows(len(given), batch_size)
     sums, greedy = np.zeros(len(given), np.float32), np.zeros(len(given), bool)
-    members = shapes.member_ids(variables, adapter_ids, len(given))
-    make = _seq2seq_batch if encoder_decoder else _decoder_batch
-    for group in shapes.groups(lengths, batch_size):
-        batch = make(model.config, [given[i] for i in group], [wanted[i] for i in group], count)
-        batch |= shapes.member_rows(members, group, count)
-        total, same = score(model.architecture, variables, batch)
-        sums[group], greedy[group] = np.asarray(total)[: len(group)], np.asarray(same)[: len(group)]
+    for scored in stream(model, variables, given, wanted, batch_size=batch_size, adapter_ids=adapter_ids, share=share):
+        sums[scored.requests], greedy[scored.requests] = scored.sums, scored.greedy
     return sums, greedy
+
+
+def stream(
+    model: Any,
+    variables: Variables,
+    prompts: Sequence[Sequence[int]],
+    completions: Sequence[Sequence[int]],
+    *,
+    batch_size: int = 16,
+    adapter_ids: Sequence[int] | None = None,
+    share: bool = True,
+    known: Container[int] = (),
+) -> Iterator[Scored]:
+    """Yield what `log_likelihood` returns, of token ids, a batch at a time as it is computed.
+
+    Batches all of whose requests are `known` are left out; the others are what they would be without it, to the bit.
+    """
+    shapes.check_lengths(model, variables, [len(p) for p in prompts], [len(c) - 1 for c in completions])
+    members = shapes.member_ids(variables, adapter_ids, len(prompts))
+    start = model.config.decoder_start_token_id if isinstance(model.architecture, T5) else None
+    rows = rows_of(prompts, completions, members, start, share)
+    headers = share and start is None and members is None and _header_changes_nothing(model, rows)
+    devices = max(1, jax.sharding.get_abstract_mesh().size)
+    for group in planned(rows, batch_size, headers, devices):
+        read, batches = None, [one for one in group.batches if not _is_known(rows, one, known)]
+        if group.header and batches:
+            tokens = rows[group.batches[0].rows[0]].tokens[: group.header]
+            read = _read(model.architecture, variables, tokens, devices)
+        for batch in batches:
+            taken = [rows[i] for i in batch.rows]
+            packed, places = pack(taken, batch, group.header, read.offset if read else 0)
+            if members is not None:
+                packed["adapter_ids"] = np.resize(np.array([row.member for row in taken], np.int32), batch.size)
+            seen = _behind(variables, read, batch.size) if read else variables
+            yield _collected(taken, places, score(model.architecture, seen, packed))
+
+
+def _is_known(rows, batch, known):
+    return all(i in known for row in batch.rows for completion in rows[row].completions for i in completion.requests)
+
+
+def _header_changes_nothing(model: Any, rows: Sequence[Row]) -> bool:
+    """Say whether every layer sees all of what is before a token: a prefix has no place that a window could pass."""
+    config = model.config
+    if LOCAL not in config.kinds or config.window is None:
+        return True
+    return max((len(row.tokens) for row in rows), default=0) < config.window
+
+
+def _collected(rows, places, results):
+    log_probability, same = (np.asarray(array) for array in results)
+    requests: list[int] = []
+    sums, greedy = [], []
+    for row, own in zip(rows, places, strict=True):
+        for completion, (at, which) in zip(row.completions, own, strict=True):
+            requests += completion.requests
+            sums += [log_probability[at, which].sum(dtype=np.float64)] * len(completion.requests)
+            greedy += [same[at, which].all()] * len(completion.requests)
+    return Scored(requests, np.array(sums, np.float32), np.array(greedy, bool))
 
 
 @functools.partial(jax.jit, static_argnames="architecture")
 def score(architecture: Any, variables: Variables, batch: dict[str, jax.Array]) -> tuple[jax.Array, jax.Array]:
-    """Return per row of `batch` the sum of its targets' log-probabilities, and whether each is the most probable."""
-    architecture = dataclasses.replace(architecture, numerics=architecture.numerics._replace(remat="none"))
+    """Return the log-probabilities `[U, G]` of `batch["targets"]`, and whether each is the most probable token.
+
+    `batch["at"]` `[U]` are the positions that predict them, counted through all rows; the first `used` are asked for.
+    """
     variables = for_rows(variables, batch.get("adapter_ids"))
-    hidden = architecture.hidden(variables, batch)
-    rows, length, _ = hidden.shape
-    # What counts comes first, so that chunks of prompt alone are skipped.
-    order = jnp.argsort(batch["weights"] <= 0, axis=1, stable=True)
-    size = max(1, min(length, CHUNK // rows))
+    hidden = _plain(architecture).hidden(variables, batch)
+    hidden = hidden.reshape(-1, hidden.shape[-1])[batch["at"]]
+    size = math.gcd(len(hidden), CHUNK)
 
-    def chunks(x):
-        x = jnp.take_along_axis(x, order.reshape(*order.shape, *(1,) * (x.ndim - 2)), axis=1)
-        x = jnp.pad(x, ((0, 0), (0, -length % size), *((0, 0),) * (x.ndim - 2)))
-        return jnp.moveaxis(x.reshape(rows, -1, size, *x.shape[2:]), 1, 0)
+    def compute(hidden, targets):
+        logits = architecture.head(variables, hidden)
+        chosen = jnp.take_along_axis(logits, targets, axis=-1)
+        log_probability = chosen - jax.nn.logsumexp(logits, axis=-1, keepdims=True)
+        return log_probability, jnp.argmax(logits, axis=-1, keepdims=True) == targets
 
-    def body(carry, xs):
-        hidden, targets, weights = xs
+    def skip(hidden, targets):
+        return jnp.zeros(targets.shape, jnp.float32), jnp.zeros(targets.shape, bool)
 
-        def compute():
-            logits = architecture.head(variables, hidden)
-            chosen = jnp.take_along_axis(logits, targets[..., None], axis=-1)[..., 0]
-            log_probability = (chosen - jax.nn.logsumexp(logits, axis=-1)) * weights
-            same = (jnp.argmax(logits, axis=-1) == targets) | (weights <= 0)
-            return carry[0] + jnp.sum(log_probability, axis=1), carry[1] & jnp.all(same, axis=1)
+    def chunk(xs):
+        start, hidden, targets = xs
+        return jax.lax.cond(start < batch["used"], compute, skip, hidden, targets)
 
-        return jax.lax.cond(jnp.any(weights > 0), compute, lambda: carry), None
-
-    start = jnp.zeros(rows, jnp.float32), jnp.ones(rows, bool)
-    return jax.lax.scan(body, start, (chunks(hidden), chunks(batch["targets"]), chunks(batch["weights"])))[0]
+    parts = jax.tree.map(lambda x: x.reshape(-1, size, x.shape[-1]), (hidden, batch["targets"]))
+    starts = jnp.arange(0, len(hidden), size, dtype=jnp.int32)
+    return jax.tree.map(lambda x: x.reshape(-1, x.shape[-1]), jax.lax.map(chunk, (starts, *parts)))
 
 
-def _decoder_batch(config, prompts, completions, count):
-    rows = [prompt + completion for prompt, completion in zip(prompts, completions, strict=True)]
-    batch = shapes.pad([row[:-1] for row in rows], count)
-    return batch | _targets(batch, [row[1:] for row in rows], [len(prompt) - 1 for prompt in prompts])
+class Header(NamedTuple):
+    """Keys and values `[n, P, K*H]` of a header in every segment, how many count, and the next token's position."""
+
+    segments: tuple[Mapping[str, Any], ...]
+    length: int
+    offset: int
 
 
-def _seq2seq_batch(config, prompts, completions, count):
-    begin = config.decoder_start_token_id
-    batch = shapes.pad([[begin, *completion[:-1]] for completion in completions], count)
-    batch |= shapes.pad(prompts, count, "encoder_")
-    return batch | _targets(batch, completions, [0] * len(completions))
+@functools.partial(jax.jit, static_argnames="architecture")
+def read(architecture: Any, variables: Variables, batch: dict[str, jax.Array]) -> tuple[dict[str, Any], ...]:
+    """Return the keys and values of the first row of `batch`, behind those of a prefix that `variables` have."""
+    _, cache = _plain(architecture).prefill(variables, batch, 0)
+    own = variables.get("prefix", {}).get("layers", ())
+    segments = []
+    for i, segment in enumerate(cache["layers"]):
+        key, value = segment["own"]  # [n, B, K, H, S] and [n, B, K, S, H]; no n where it is 1
+        key, value = (x if x.ndim == 5 else x[None] for x in (key, value))
+        made = {"key": key[:, 0].transpose(0, 3, 1, 2), "value": value[:, 0].transpose(0, 2, 1, 3)}
+        made = {name: x.reshape(*x.shape[:2], -1) for name, x in made.items()}
+        if i < len(own):
+            made = {name: jnp.concatenate([own[i]["attention"][name].astype(x.dtype), x], 1)
+                    for name, x in made.items()}  # fmt: skip
+        segments.append(made)
+    return tuple(segments)
 
 
-def _targets(batch, rows, starts):
-    targets, weights = np.zeros_like(batch["tokens"]), np.zeros(batch["tokens"].shape, np.float32)
-    for i, (row, start) in enumerate(zip(rows, starts, strict=True)):
-        targets[i, : len(row)] = row
-        weights[i, start : len(row)] = 1
-    return {"targets": targets, "weights": weights}
+def _read(architecture, variables, tokens, devices):
+    soft = variables.get("prompt", {}).get("embedding")
+    soft = 0 if soft is None else soft.shape[-2]
+    own = variables.get("prefix", {}).get("layers", ())
+    own = own[0]["attention"]["key"].shape[-2] if own else 0
+    batch = shapes.pad([tokens] * devices, devices, size=header_bucket(len(tokens)))
+    segments = read(architecture, variables, batch)
+    return Header(segments, own + soft + len(tokens), soft + len(tokens))
+
+
+def _behind(variables, header, rows):
+    """Return `variables` with `header` in the place of their soft prompt and their prefix, which it has read."""
+    layers = []
+    for segment in header.segments:
+        length = np.full((len(segment["key"]), rows), header.length, np.int32)
+        layers.append({"attention": {**segment, "length": length}})
+    rest = {name: tree for name, tree in variables.items() if name != "prompt"}
+    return {**rest, "prefix": {"layers": tuple(layers)}}
+
+
+def _plain(architecture):
+    return dataclasses.replace(architecture, numerics=architecture.numerics._replace(remat="none"))

@@ -92,9 +92,14 @@ def padded_rows(count: int, batch_size: int) -> int:
     return min(batch_size, bucket(count, 1))
 
 
-def pad(rows: Sequence[Sequence[int]], count: int, prefix: str = "", smallest: int = SMALLEST) -> dict[str, np.ndarray]:
-    """Return `tokens`, `positions` and `segments` `[count, T]`, right-padded; missing rows hold one token 0."""
-    shape = count, bucket(max(len(row) for row in rows), smallest)
+def pad(
+    rows: Sequence[Sequence[int]], count: int, prefix: str = "", smallest: int = SMALLEST, size: int | None = None
+) -> dict[str, np.ndarray]:
+    """Return `tokens`, `positions` and `segments` `[count, T]`, right-padded; missing rows hold one token 0.
+
+    T is `size`, by default the bucket of the longest row.
+    """
+    shape = count, size or bucket(max(len(row) for row in rows), smallest)
     tokens, segments = np.zeros(shape, np.int32), np.zeros(shape, np.int32)
     segments[:, 0] = 1
     for i, row in enumerate(rows):

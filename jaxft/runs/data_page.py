@@ -10,11 +10,9 @@ from typing import NamedTuple
 import jinja2
 
 from jaxft.data.statistics import Lengths
-from jaxft.pretrained.atomic import replaced_file
+from jaxft.report.page import environment, write_page
 from jaxft.runs.data_report import NEAR, DataReport
 from jaxft.runs.show_data_report import facts, padding_lines
-
-MAGIC = b"<!doctype html>\n<!-- jaxft data -->"
 
 
 class Bar(NamedTuple):
@@ -29,9 +27,7 @@ class Bar(NamedTuple):
 
 def write_data_page(found: DataReport, path: str | Path, title: str) -> Path:
     """Write the report as a page and return its path; only a page that this wrote is replaced."""
-    with replaced_file(path, MAGIC) as fresh:
-        fresh.write_text(data_page(found, title), encoding="utf-8", errors="replace")
-    return Path(path)
+    return write_page(data_page(found, title), path, "data")
 
 
 def data_page(found: DataReport, title: str) -> str:
@@ -61,9 +57,4 @@ def bars(lengths: Lengths) -> Sequence[Bar]:
 
 @functools.cache
 def _template() -> jinja2.Template:
-    environment = jinja2.Environment(
-        autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True
-    )
-    environment.filters["count"] = lambda number: f"{number:,}"
-    environment.filters["percent"] = lambda share: f"{share:.1%}"
-    return environment.from_string(Path(__file__).with_name("data_page.html").read_text(encoding="utf-8"))
+    return environment(Path(__file__).parent).get_template("data_page.html")

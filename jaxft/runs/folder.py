@@ -26,6 +26,7 @@ from jaxft.errors import Error, UsageError
 from jaxft.recipe import Recipe, differences, load_recipe, to_yaml
 from jaxft.training.journal import read_lines, write_json, write_text
 
+SUMMARY_VERSION = 2  # of summary.json; 1 had no n, intervals and comparison
 RESULTS = ("metrics.jsonl", "checkpoints", "adapter", "predictions.jsonl", "summary.json")
 FILES = (
     "recipe.yaml",
@@ -35,6 +36,8 @@ FILES = (
     "adapter",
     "predictions.jsonl",
     "summary.json",
+    "report.html",
+    "answers",
 )
 # What may change between the sessions of a run: nothing in its weights depends on them.
 FREE = ("train.checkpoint_minutes", "train.keep", "train.log_every")
@@ -63,9 +66,24 @@ def run_folder(recipe: Recipe, *, overwrite: bool = False) -> Iterator[Path]:
 
 
 def finished(folder: Path) -> dict[str, Any] | None:
-    """Return the summary of a finished run, or None."""
+    """Return the summary of a finished run, or None; UsageError for one that another version of jaxft has written."""
     path = folder / "summary.json"
-    return json.loads(path.read_text(encoding="utf-8")) if path.exists() else None
+    return read_summary(path) if path.exists() else None
+
+
+def read_summary(path: Path) -> dict[str, Any]:
+    """Return what a summary.json holds; UsageError for one of another version, Error for a broken one."""
+    try:
+        summary = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise Error(f"{path} cannot be read ({error}): delete it to let the run end again") from None
+    version = summary.get("version", 1)
+    if version != SUMMARY_VERSION:
+        raise UsageError(
+            f"{path} is of version {version} and this jaxft writes {SUMMARY_VERSION}: set another `out`, "
+            f"--overwrite the run, or delete that file to have the run scored again"
+        )
+    return summary
 
 
 def claim(folder: Path, recipe: Recipe) -> None:

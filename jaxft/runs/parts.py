@@ -20,10 +20,13 @@ from jaxft.data import Batches, Encoded, EncodeReport, Format, Rows, encode, eva
 from jaxft.data.buckets import Shape
 from jaxft.errors import UsageError
 from jaxft.methods import Method, from_config
+from jaxft.methods.method import fresh
 from jaxft.methods.prompt import tokenised
 from jaxft.models import Model
 from jaxft.recipe import Recipe, optimizer_config
+from jaxft.runs.replay import read_replay, with_replay
 from jaxft.runs.tasks import TaskRows, encode_tasks, merged, mixture_of, read_tasks
+from jaxft.training.anchors import Anchored
 from jaxft.training.loss import smoothed_cross_entropy, token_loss
 from jaxft.training.optimizer import make_optimizer, make_schedule
 from jaxft.training.sharding import make_mesh, shard, shard_batch, shardings
@@ -35,7 +38,10 @@ AnyRows = Rows | TaskRows  # of one split: rows, or the tasks that have it
 
 @dataclasses.dataclass(frozen=True)
 class Parts:
-    """What a run works with. `state` is that of step 0; `examples` and `reports` are by split."""
+    """What a run works with. `state` is that of step 0; `examples` and `reports` are by split.
+
+    The step takes `anchors`: what the method froze (`frozen`) and what the penalties against forgetting hold on to.
+    """
 
     model: Model
     method: Method
@@ -50,6 +56,7 @@ class Parts:
     reports: Mapping[str, EncodeReport]
     task_reports: Mapping[str, Mapping[str, EncodeReport]]  # by split and task; empty without tasks
     key: jax.Array
+    anchors: Anchored
 
     def identity(self) -> dict[str, Any]:
         """Return what a checkpoint has to agree with to be continued."""
@@ -82,6 +89,8 @@ def read_rows(recipe: Recipe) -> Mapping[str, AnyRows]:
     unknown = set(data.limit) - set(rows)
     if unknown:
         raise UsageError(f"data.limit: there is no split {sorted(unknown)[0]!r}; the data has {', '.join(rows)}")
+    train = rows["train"]
+    read_replay(recipe, train if isinstance(train, TaskRows) else None)
     for part in rows.values():
         if isinstance(part, TaskRows):
             continue  # `read_tasks` has done it
@@ -137,16 +146,25 @@ def make_parts(recipe: Recipe, rows: Mapping[str, AnyRows], model: Model, mesh: 
     optimizer = make_optimizer(config, steps)
     method = from_config(tokenised(recipe.method, model.tokenizer))
     init_key, key = jax.random.split(jax.random.key(train.seed))
-    trainable, frozen = method.init(init_key, {"params": model.params})
+    trainable, frozen = _begin(recipe, method, model, init_key)
+    anchors = _anchors(recipe, method, model, trainable, frozen, mesh)
     loss = token_loss(smoothed_cross_entropy(train.label_smoothing)) if train.label_smoothing else token_loss()
     return Parts(
         model=model,
         method=method,
         mesh=mesh,
-        frozen=shard(frozen, mesh),
+        frozen=anchors.frozen,
         state=shard(init_state(trainable, optimizer), mesh),
         step=train_step(
-            model, method, optimizer, loss=loss, accumulate=train.accumulate, mesh=mesh, tasks=len(batches.tasks)
+            model,
+            method,
+            optimizer,
+            loss=loss,
+            accumulate=train.accumulate,
+            mesh=mesh,
+            tasks=len(batches.tasks),
+            kl_to_base=train.kl_to_base,
+            l2_to_base=train.l2_to_base,
         ),
         schedule=make_schedule(config, steps),
         steps=steps,
@@ -155,7 +173,30 @@ def make_parts(recipe: Recipe, rows: Mapping[str, AnyRows], model: Model, mesh: 
         reports={name: report for name, (_, report, _) in encoded.items()},
         task_reports={name: reports for name, (_, _, reports) in encoded.items() if reports},
         key=key,
+        anchors=anchors,
     )
+
+
+def _begin(recipe: Recipe, method: Method, model: Model, key: jax.Array) -> tuple[Any, Any]:
+    if recipe.train.start is None:
+        return method.init(key, {"params": model.params})
+    from jaxft.methods.peft import load_adapter
+
+    found, trainable, frozen = load_adapter(recipe.train.start, model)
+    if dict(found.config) != dict(method.config):
+        raise UsageError(f"train.start: {recipe.train.start} holds {dict(found.config)}, the recipe's method is "
+                         f"{dict(method.config)}: make them the same")  # fmt: skip
+    return jax.tree.map(fresh, trainable), frozen
+
+
+def _anchors(recipe: Recipe, method: Method, model: Model, trainable: Any, frozen: Any, mesh: Any) -> Anchored:
+    start = None
+    if recipe.train.l2_to_base:
+        # Full tuning starts at the base, which is kept anyway; the state, which is donated, never shares an array.
+        at_base = method.config["name"] == "full" and recipe.train.start is None
+        start = model.params if at_base else shard(jax.tree.map(fresh, trainable), mesh)
+    base = {"params": model.params} if recipe.train.kl_to_base else None
+    return Anchored(shard(frozen, mesh), base, start)
 
 
 def training_batches(recipe: Recipe, rows: AnyRows, examples: Sequence[Encoded], model: Model) -> Batches:
@@ -163,6 +204,9 @@ def training_batches(recipe: Recipe, rows: AnyRows, examples: Sequence[Encoded],
     data, mixture = recipe.data, None
     if isinstance(rows, TaskRows):
         mixture = mixture_of(recipe, rows, examples)
+    replay = read_replay(recipe, rows if isinstance(rows, TaskRows) else None)
+    if replay is not None:
+        examples, mixture = with_replay(recipe, replay, examples, mixture, model, _encode_options(recipe, model))
     return Batches(
         examples,
         recipe.train.batch_size,

@@ -10,26 +10,37 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import functools
+import shutil
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from jaxft.data import Encoded, show_example
-from jaxft.data.grouping import spread
-from jaxft.evaluation.scoring import total_loss
+from jaxft.data import show_example
 from jaxft.methods import full
 from jaxft.recipe import Recipe, optimizer_config, resolve
 from jaxft.runs import folder as folders
-from jaxft.runs.parts import Parts, load_model, make_parts, mesh_of, placer, read_rows
+from jaxft.runs.asking import check_prompts
+from jaxft.runs.evaluating import kept_predictions
+from jaxft.runs.fitting import fit, probed_rows, split_loss
+from jaxft.runs.in_context import in_context
+from jaxft.runs.parts import Parts, load_model, make_parts, mesh_of, read_rows
+from jaxft.runs.probes import Asked, Probing, read_probes
 from jaxft.runs.resources import count_compilations, peak_memory
-from jaxft.runs.scores import Scores, loss_scores, predictions, scored, text_scores, write_predictions
+from jaxft.runs.scores import (
+    Scores,
+    check_scorable,
+    evidence,
+    known_given,
+    scored,
+    task_evidence,
+    text_scores,
+    write_predictions,
+)
 from jaxft.runs.sizes import sizes
 from jaxft.runs.tasks import describe, trained_on
-from jaxft.training.checkpoint import Checkpoints
-from jaxft.training.journal import append_to, cut, read_lines, write_json
-from jaxft.training.loop import Report, train
+from jaxft.training.journal import write_json
+from jaxft.training.loop import Report
 from jaxft.training.progress import Progress
 from jaxft.training.step import loss_step
 
@@ -49,12 +60,15 @@ def run(recipe: Recipe, *, overwrite: bool = False, progress: Progress | None = 
             show.note(f"{folder}: this run is finished; set another `out` or --overwrite to run it again")
             return summary
         seconds: Seconds = {}
-        parts = _prepare(recipe, seconds, show)
+        parts, asked = _prepare(recipe, seconds, show)
         folders.claim(folder, recipe)
         show.note(show_example(parts.batches.batch(0), parts.model.tokenizer))
         before = _before(recipe, parts, folder, seconds, show)
-        state, report, resumed = _train(recipe, parts, folder, show)
-        after = _after(recipe, parts, folder, state, seconds, show)
+        probing = _probing(recipe, parts, asked, seconds, show)
+        fitted = fit(recipe, parts, folder, show, probing)
+        after = _after(recipe, parts, folder, fitted.state, seconds, show)
+        otherwise = in_context(recipe, parts, folder, seconds, show)
+        forgot = _forgetting(probing, folder, fitted.state, seconds, show)
         summary = {
             "before": before.values,
             "after": after.values,
@@ -62,30 +76,38 @@ def run(recipe: Recipe, *, overwrite: bool = False, progress: Progress | None = 
                 "split": "test" if "test" in parts.examples else "validation",
                 "examples": len(scored(parts)),
             },
+            **evidence(before, after),
             "provenance": after.provenance,
             "sizes": sizes(parts.model, parts.method.config, optimizer_config(recipe.optimizer, parts.steps))._asdict(),
-            "seconds": seconds | _seconds(report),
+            "seconds": seconds | _seconds(fitted.report),
             "steps": parts.steps,
-            "resumed_from": resumed,
-            "tokens_per_second": report.tokens_per_second,
+            "resumed_from": fitted.resumed,
+            "tokens_per_second": fitted.report.tokens_per_second,
             "peak_memory_bytes": peak_memory(),
-            "compilations": {"train_step": report.compilations, "programs": compiled()},
+            "compilations": {"train_step": fitted.report.compilations, "programs": compiled()},
             "data": {name: dataclasses.asdict(report) for name, report in parts.reports.items()},
             "padding": parts.batches.padding(),
-            **_tasks(parts, before, after),
+            **_tasks(parts, fitted.last, before, after),
+            **fitted.summary(),
+            **forgot,
+            **otherwise,
         }
         write_json(folder / "summary.json", summary)
+        shutil.rmtree(folder / "answers", ignore_errors=True)  # predictions.jsonl has them
+        _report(folder, show)
         return summary
 
 
-def _prepare(recipe: Recipe, seconds: Seconds, show: Progress) -> Parts:
-    rows = read_rows(recipe)
+def _prepare(recipe: Recipe, seconds: Seconds, show: Progress) -> tuple[Parts, Asked | None]:
+    rows, asked = read_rows(recipe), read_probes(recipe)
+    check_prompts(recipe, rows)
     mesh = mesh_of(recipe)
     show.note(f"loading {recipe.model.source} ...")
     with _timed(seconds, "load"):
         model = load_model(recipe, mesh)
     with _timed(seconds, "encode"):
         parts = make_parts(recipe, rows, model, mesh)
+    check_scorable(recipe, scored(parts))
     for name, report in parts.reports.items():
         show.note(f"{name}: {report}")
     if parts.batches.mixture is not None:
@@ -96,89 +118,25 @@ def _prepare(recipe: Recipe, seconds: Seconds, show: Progress) -> Parts:
         f"{parts.method.config['name']}: {size.trainable:,} of {size.total:,} numbers are trained "
         f"({size.trainable / size.total:.2%}); {parts.steps} steps of {recipe.train.batch_size} {what}"
     )
-    return parts
+    return parts, asked
 
 
 def _before(recipe: Recipe, parts: Parts, folder: Path, seconds: Seconds, show: Progress) -> Scores:
     examples = scored(parts)
-    known = folders.known_predictions(folder)
     if not recipe.evaluate.before or not examples:
         return Scores({}, {})
-    texts = [known[example.id]["before"] for example in examples if example.id in known]
+    texts = [one for one in known_given(folder, examples, "before") if one is not None]
+    method, trainable, frozen = full(), parts.model.params, {}
+    if recipe.train.start is not None:  # before is where this run begins
+        method, trainable, frozen = parts.method, parts.state.trainable, parts.frozen
     with _timed(seconds, "before"):
         if len(texts) < len(examples):
             show.note(f"scoring the model as it is on {len(examples)} examples ...")
-            texts = predictions(recipe, parts, {"params": parts.model.params}, examples)
+            start = None if recipe.train.start is None else Path(recipe.train.start)
+            texts = kept_predictions(recipe, parts, folder, method.bind(trainable, frozen), examples, show, start)
             write_predictions(folder, parts, texts, [None] * len(texts))
-        loss = _loss(recipe, parts, loss_step(parts.model, full()), parts.model.params, {}, examples)
+        loss = split_loss(recipe, parts, loss_step(parts.model, method), trainable, frozen, examples)
     return text_scores(recipe, examples, texts).beside(loss)
-
-
-def _train(recipe: Recipe, parts: Parts, folder: Path, show: Progress) -> tuple[Any, Report, int]:
-    options = recipe.train
-    checkpoints = Checkpoints(folder / "checkpoints", identity=parts.identity(), keep=options.keep)
-    state = checkpoints.restore(parts.state) if checkpoints.steps else parts.state
-    resumed = int(state.step)
-    if resumed:
-        show.note(f"going on from the checkpoint of step {resumed}")
-    cut(folder / "metrics.jsonl", resumed)
-    every = parts.batches.steps_per_epoch if options.eval_every is None else options.eval_every
-    append = append_to(folder / "metrics.jsonl")
-
-    def write(row: Mapping[str, Any]) -> None:
-        append(_step_row(row, parts) if "grad_norm" in row else row)
-
-    state, report = train(
-        parts.step,
-        state,
-        parts.frozen,
-        parts.batches,
-        parts.key,
-        steps=parts.steps,
-        evaluate=_evaluation(recipe, parts),
-        eval_every=every,
-        evaluated=_evaluated(folder),
-        checkpoints=checkpoints,
-        checkpoint_seconds=60 * options.checkpoint_minutes,
-        write=write,
-        log_every=options.log_every,
-        progress=show,
-    )
-    if options.use == "best" and checkpoints.best is not None:
-        state = checkpoints.restore(state, step=checkpoints.best)
-    checkpoints.close()
-    return state, report, resumed
-
-
-def _evaluated(folder: Path) -> int:
-    return max((row["step"] for row in read_lines(folder / "metrics.jsonl") if "grad_norm" not in row), default=0)
-
-
-def _step_row(row: Mapping[str, Any], parts: Parts) -> dict[str, Any]:
-    row = {**row, "learning_rate": float(parts.schedule(row["step"] - 1))}
-    sums = zip(parts.batches.tasks, row.pop("task_loss", []), row.pop("task_tokens", []), strict=True)
-    tasks = {name: {"loss": loss / tokens, "tokens": tokens} for name, loss, tokens in sums if tokens}
-    return {**row, "tasks": tasks} if tasks else row
-
-
-def _evaluation(recipe: Recipe, parts: Parts):
-    examples = parts.examples.get("validation", [])
-    for_loss = spread(examples, recipe.train.eval_examples)
-    for_texts = spread(examples, recipe.train.eval_generate)
-    if not for_loss and not for_texts:
-        return None
-    loss = loss_step(parts.model, parts.method)
-
-    def evaluate(state):
-        scores = Scores({}, {})
-        if for_loss:
-            scores = _loss(recipe, parts, loss, state.trainable, parts.frozen, for_loss)
-        if for_texts:
-            texts = predictions(recipe, parts, parts.method.bind(state.trainable, parts.frozen), for_texts)
-            scores = scores.beside(text_scores(recipe, for_texts, texts))
-        return scores.row("validation_")
-
-    return evaluate
 
 
 def _after(recipe: Recipe, parts: Parts, folder: Path, state: Any, seconds: Seconds, show: Progress) -> Scores:
@@ -191,21 +149,32 @@ def _after(recipe: Recipe, parts: Parts, folder: Path, state: Any, seconds: Seco
     show.note(f"scoring the tuned model on {len(examples)} examples ...")
     with _timed(seconds, "after"):
         variables = parts.method.bind(state.trainable, parts.frozen)
-        texts = predictions(recipe, parts, variables, examples)
+        texts = kept_predictions(recipe, parts, folder, variables, examples, show, folder / "adapter")
         tuned = loss_step(parts.model, parts.method)
-        loss = _loss(recipe, parts, tuned, state.trainable, parts.frozen, examples)
-    known = folders.known_predictions(folder)
-    write_predictions(folder, parts, [known.get(example.id, {}).get("before") for example in examples], texts)
+        loss = split_loss(recipe, parts, tuned, state.trainable, parts.frozen, examples)
+    write_predictions(folder, parts, known_given(folder, examples, "before"), texts)
     return text_scores(recipe, examples, texts).beside(loss)
 
 
-def _loss(recipe: Recipe, parts: Parts, loss: Any, trainable: Any, frozen: Any, examples: Sequence[Encoded]) -> Scores:
-    total_of = functools.partial(total_loss, loss, trainable, frozen, place=placer(parts.mesh))
-    return loss_scores(parts.model, examples, recipe.train.batch_size, total_of)
+def _probing(recipe: Recipe, parts: Parts, asked: Asked | None, seconds: Seconds, show: Progress) -> Probing | None:
+    if asked is None:
+        return None
+    show.note("asking the probes, which show what is forgotten ...")
+    with _timed(seconds, "probes"):
+        return Probing(recipe, parts, asked)
 
 
-def _tasks(parts: Parts, before: Scores, after: Scores) -> dict[str, Any]:
-    trained = trained_on(parts.batches, parts.steps)
+def _forgetting(probing: Probing | None, folder: Path, state: Any, seconds: Seconds, show: Progress) -> dict[str, Any]:
+    if probing is None:
+        return {}
+    step = int(state.step)
+    during = [values for at, values in probed_rows(folder).items() if 0 < at < step]
+    with _timed(seconds, "probes"):
+        return {"forgetting": probing.summary(step, state, during)}
+
+
+def _tasks(parts: Parts, steps: int, before: Scores, after: Scores) -> dict[str, Any]:
+    trained = trained_on(parts.batches, steps)
     if not trained:
         return {}
     names = dict.fromkeys([*trained, *before.tasks, *after.tasks])
@@ -214,16 +183,27 @@ def _tasks(parts: Parts, before: Scores, after: Scores) -> dict[str, Any]:
         for name in names
     }
     scores = {"before": before.tasks, "after": after.tasks}
+    evidences = task_evidence(before, after)
     return {
         "tasks": {
             name: {
                 "train": trained.get(name, {}),
                 **{when: found.get(name, {}) for when, found in scores.items()},
                 "data": data[name],
+                **evidences.get(name, {}),
             }
             for name in names
         }
     }
+
+
+def _report(folder: Path, show: Progress) -> None:
+    from jaxft.report import write_report
+
+    try:
+        write_report([folder])
+    except Exception as error:  # the run is done and kept, whatever becomes of its page
+        show.note(f"{folder}/report.html was not written ({error}): try `jaxft report {folder}`")
 
 
 def _seconds(report: Report) -> Seconds:
@@ -241,4 +221,4 @@ def _seconds(report: Report) -> Seconds:
 def _timed(seconds: Seconds, name: str) -> Iterator[None]:
     began = time.perf_counter()
     yield
-    seconds[name] = time.perf_counter() - began
+    seconds[name] = seconds.get(name, 0.0) + time.perf_counter() - began

@@ -14,37 +14,73 @@ from jaxft.runs.sizes import Sizes
 
 
 def show_scores(summary: Mapping[str, Any], console: Console) -> None:
-    """Print the scores of a run before and after training."""
+    """Print the scores of a run before and after training, with n, intervals, and whether each change stands."""
     scored = summary["scored_on"]
-    table = Table(title=f"{scored['examples']} {scored['split']} examples", title_justify="left")
-    for heading in ("", "before", "after", "change"):
-        table.add_column(heading, justify="left" if not heading else "right")
+    title = f"{scored['split']} split, n = {scored['examples']} examples"
+    table = Table(title=title, title_justify="left", caption_justify="left", box=SIMPLE, pad_edge=False)
+    for heading in ("", "before", "after", "change", "p", "stands"):
+        table.add_column(heading, justify="left" if not heading else "right", no_wrap=True)
     for name, after in summary["after"].items():
-        before = summary["before"].get(name)
-        change = "" if before is None else f"{after - before:+.4f}"
-        table.add_row(name, "" if before is None else f"{before:.4f}", f"{after:.4f}", change)
+        before, found = summary["before"].get(name), summary["comparison"].get(name)
+        change = () if before is None else (after - before, (found["low"], found["high"]) if found else None)
+        table.add_row(
+            name,
+            *(cell(summary[when].get(name), summary["intervals"][when].get(name)) for when in ("before", "after")),
+            cell(*change, sign="+") if change else "",
+            "" if found is None else "<0.001" if found["p"] < 0.001 else f"{found['p']:.3f}",
+            "" if found is None else ("yes" if found["stands"] else "no"),
+        )
+    table.caption = "below: 95 % intervals; stands: p < 0.05, adjusted (Holm) over the lines"
     console.print(table)
     if "tasks" in summary:
         console.print(_tasks(summary["tasks"]))
+    if "forgetting" in summary:
+        from jaxft.runs.show_forgetting import show_forgetting
+
+        show_forgetting(summary["forgetting"], console)
+    if "in_context" in summary:
+        from jaxft.runs.in_context import in_context_table
+
+        console.print(in_context_table(summary))
     for provenance in dict.fromkeys(summary["provenance"].values()):
         console.print(provenance, style="dim", markup=False, highlight=False)
+
+
+def cell(value: float | None, interval: Sequence[float] | None = None, sign: str = "", digits: int = 4) -> str:
+    """Return a number as a table holds it, its interval below.
+
+    >>> print(cell(0.21254, (0.1987, 0.2291)))
+    0.2125
+    0.199, 0.229
+    """
+    if value is None:
+        return ""
+    below = "" if interval is None else "\n" + ", ".join(f"{end:{sign}.{digits - 1}f}" for end in interval)
+    return f"{value:{sign}.{digits}f}{below}"
 
 
 def _tasks(tasks: Mapping[str, Any], most: int = 30) -> Table:
     scored = [name for name, task in tasks.items() if task["after"]]
     names = list(dict.fromkeys(name for task in tasks.values() for name in task["after"]))[:3]
-    table = Table(title="task by task, before > after", title_justify="left")
+    table = Table(title="task by task, before > after and the interval of the change", title_justify="left")
+    table.caption_justify = "left"
     table.add_column("task", overflow="fold")
-    for heading in ("trained on", *names):
+    for heading in ("trained on", "n", *names):
         table.add_column(heading, justify="right")
     for task in scored[:most]:
         found = tasks[task]
-        cells = [" > ".join(f"{found[when][name]:.3f}" for when in ("before", "after") if name in found[when])
-                 for name in names]  # fmt: skip
-        table.add_row(Text(task), f"{found['train'].get('examples', 0):,}", *cells)
+        cells = [_change(found, name) for name in names]
+        table.add_row(Text(task), f"{found['train'].get('examples', 0):,}", f"{found['n']:,}", *cells)
+    table.caption = "*: the change stands, p < 0.05 adjusted (Holm) over the tasks"
     if len(tasks) > most or len(tasks) > len(scored):
-        table.caption = f"{len(tasks)} tasks, {len(scored)} of them scored: see summary.json"
+        table.caption += f"; {len(tasks)} tasks, {len(scored)} of them scored: see summary.json"
     return table
+
+
+def _change(found: Mapping[str, Any], name: str) -> str:
+    text = " > ".join(f"{found[when][name]:.3f}" for when in ("before", "after") if name in found[when])
+    change = found["comparison"].get(name)
+    return text if change is None else f"{text}\n{change['low']:+.3f}, {change['high']:+.3f}{'*' * change['stands']}"
 
 
 def show_predictions(rows: Sequence[Mapping[str, Any]], console: Console, count: int = 3) -> None:

@@ -45,15 +45,16 @@ def read_tasks(recipe: Recipe) -> dict[str, TaskRows]:
     A task is in the splits that it has. One without a train split, or meant for evaluation only, is not trained on.
     """
     checked_rates("data.shots", recipe.data.shots)
-    chosen = list(_chosen(recipe))
+    chosen = list(chosen_tasks(recipe, recipe.data.tasks, "data.tasks"))
     learnt = [one for one in chosen if _may_have(one.task, "train")]
     if learnt:
         _mixture(recipe, learnt, {one.task.name: 1 for one in learnt})  # wrong weights show before all is encoded
-    having = {split: tuple(one for one in chosen if _has(recipe, one.task, split)) for split in SPLITS}
+    having = {split: tuple(one for one in chosen if has_split(recipe, one.task, split)) for split in SPLITS}
     return {split: TaskRows(split, tasks) for split, tasks in having.items() if tasks}
 
 
-def _has(recipe: Recipe, task: Task, split: str) -> bool:
+def has_split(recipe: Recipe, task: Task, split: str) -> bool:
+    """Say whether a task has a split that may be used so; UsageError where its first example cannot be made."""
     if not _may_have(task, split):
         return False
     try:
@@ -154,33 +155,34 @@ def _held_out(recipe: Recipe, split: str) -> bool:
     return recipe.data.held_out_templates and split != "train"
 
 
-def _chosen(recipe: Recipe) -> Iterator[Chosen]:
+def chosen_tasks(recipe: Recipe, tasks: Sequence[Any], field: str) -> Iterator[Chosen]:
+    """Yield the tasks that a field of the recipe names, families taken apart; UsageError for what is wrong with it."""
     seen: set[str] = set()
-    for given in recipe.data.tasks:
+    for given in tasks:
         entry = dict(given) if isinstance(given, Mapping) and "task" in given else {"task": given}
-        weight, limit = _entry(entry, recipe.data.limit)
+        weight, limit = _entry(entry, recipe.data.limit if field == "data.tasks" else {}, field)
         for task in load_tasks([entry["task"]], recipe.data.root):
             if task.name in seen:
-                raise UsageError(f"data.tasks: {task.name} is there twice: keep one of them")
+                raise UsageError(f"{field}: {task.name} is there twice: keep one of them")
             seen.add(task.name)
             yield Chosen(task, weight, limit)
 
 
-def _entry(entry: Mapping[str, Any], limits: Mapping[str, int]) -> tuple[float, dict[str, int]]:
+def _entry(entry: Mapping[str, Any], limits: Mapping[str, int], field: str) -> tuple[float, dict[str, int]]:
     known = ("task", "weight", "limit")
     name = entry["task"].get("name") if isinstance(entry["task"], Mapping) else entry["task"]
     for key in entry:
         if key not in known:
-            raise UsageError(f"data.tasks: unknown key {key!r} of {name!r}{nearest(key, known)}")
+            raise UsageError(f"{field}: unknown key {key!r} of {name!r}{nearest(key, known)}")
     weight, limit = entry.get("weight", 1.0), entry.get("limit", {})
     if isinstance(weight, bool) or not isinstance(weight, (int, float)) or not 0 <= weight < math.inf:
-        raise UsageError(f"data.tasks: the weight of {name!r} is {weight!r}; use a number of at least 0")
+        raise UsageError(f"{field}: the weight of {name!r} is {weight!r}; use a number of at least 0")
     limit = limit if isinstance(limit, Mapping) else {"train": limit}
     for split, count in {**limits, **limit}.items():
         if split not in SPLITS:
             raise UsageError(f"data.limit: there is no split {split!r}{nearest(split, SPLITS)}")
         if isinstance(count, bool) or not isinstance(count, int) or count < 1:
-            raise UsageError(f"data.tasks: the limit of {name!r} is {count!r}; use whole numbers from 1")
+            raise UsageError(f"{field}: the limit of {name!r} is {count!r}; use whole numbers from 1")
     return float(weight), {**limits, **limit}
 
 

@@ -6,20 +6,20 @@
 Member i is what its recipe alone would have trained, to rounding. `jaxft.sweep.grid` says what members may differ in.
 """
 
-from jaxft.sweep.grid import VARY, load_sweep, members_of
-from jaxft.sweep.run import sweep
-from jaxft.sweep.show import best_of, plot, show_results
-from jaxft.sweep.step import Members, sweep_loss, sweep_step
+import importlib
 
-__all__ = [
-    "VARY",
-    "Members",
-    "best_of",
-    "load_sweep",
-    "members_of",
-    "plot",
-    "show_results",
-    "sweep",
-    "sweep_loss",
-    "sweep_step",
-]
+# Public name -> its module, imported at first use: a page of a sweep needs its tables, and no JAX.
+_HOMES = {
+    **dict.fromkeys(("VARY", "load_sweep", "members_of"), "jaxft.sweep.grid"),
+    "sweep": "jaxft.sweep.run",
+    **dict.fromkeys(("best_of", "plot", "show_results"), "jaxft.sweep.show"),
+    **dict.fromkeys(("Members", "sweep_loss", "sweep_step"), "jaxft.sweep.step"),
+}
+
+__all__ = sorted(_HOMES)
+
+
+def __getattr__(name):
+    if name not in _HOMES:
+        raise AttributeError(f"module 'jaxft.sweep' has no attribute {name!r}")
+    return getattr(importlib.import_module(_HOMES[name]), name)

@@ -112,6 +112,12 @@ def _check(members: Sequence[tuple[dict[str, Any], Recipe]]) -> None:
     for axis in ("data", "fsdp"):
         if (getattr(recipe.mesh, axis) or 1) > 1:
             raise UsageError(f"mesh.{axis}: a sweep runs on one device; leave it out")
+    train = recipe.train
+    held = {"train.kl_to_base": train.kl_to_base, "train.l2_to_base": train.l2_to_base, "train.start": train.start,
+            "probes.stop.drop": recipe.probes.stop.drop}  # fmt: skip
+    for key, value in held.items():
+        if value:
+            raise UsageError(f"{key}: a sweep's members share one step and have no base of their own; leave it out")
     if recipe.train.batch_size % recipe.train.accumulate:
         raise UsageError(
             f"train.accumulate: {recipe.train.batch_size} rows do not fall into {recipe.train.accumulate} equal parts"

@@ -50,7 +50,7 @@ def show_results(rows: Sequence[Mapping[str, Any]], console: Any) -> None:
     for group in sorted(groups(rows), key=lambda group: statistics.fmean(group.losses or [float("inf")])):
         counts = (group.members, group.diverged, group.stopped)
         values = (_text(group.settings.get(key, "")) for key in keys)
-        table.add_row(*values, *map(str, counts), _spread(group.train_losses), _spread(group.losses))
+        table.add_row(*values, *map(str, counts), spread(group.train_losses), spread(group.losses))
     console.print(table)
     best = next((row for row in rows if row["member"] == best_of(rows)), None)
     if best is not None:
@@ -125,7 +125,8 @@ def _deviation(values: Sequence[float]) -> float:
     return statistics.stdev(values) if len(values) > 1 else 0.0
 
 
-def _spread(values: Sequence[float]) -> str:
+def spread(values: Sequence[float]) -> str:
+    """Return mean and standard deviation as tables show them."""
     if not values:
         return "–"
     return f"{statistics.fmean(values):.4f}" + (f" ± {_deviation(values):.4f}" if len(values) > 1 else "")

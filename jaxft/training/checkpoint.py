@@ -16,7 +16,7 @@ import dataclasses
 import json
 import math
 import shutil
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -29,7 +29,7 @@ _DELETED = "deleted"
 
 
 class Checkpoints:
-    """The checkpoints of one run: the newest `keep` and the one with the lowest loss."""
+    """The checkpoints of one run: the newest `keep`, the one with the lowest loss and the one that is held."""
 
     def __init__(self, directory: str | Path, *, identity: Mapping[str, Any] | None = None, keep: int = 2):
         import orbax.checkpoint as ocp
@@ -39,7 +39,8 @@ class Checkpoints:
         try:
             self.directory.mkdir(parents=True, exist_ok=True)
             self._losses = {row["step"]: row["loss"] for row in read_lines(self._losses_file)}
-            self._manager = ocp.CheckpointManager(self.directory, options=_options(keep, self._losses))
+            self._held: set[int] = set()
+            self._manager = ocp.CheckpointManager(self.directory, options=_options(keep, self._losses, self._held))
             self._empty_bin()
         except OSError as error:
             raise Error(
@@ -66,6 +67,11 @@ class Checkpoints:
         if math.isfinite(loss):
             self._losses[step] = loss
             write_lines(self._losses_file, [{"step": step, "loss": loss} for step, loss in self._losses.items()])
+
+    def hold(self, step: int) -> None:
+        """Keep the checkpoint of `step`, no longer the one held before; each process has to say it again."""
+        self._held.clear()
+        self._held.add(step)
 
     def save(self, step: int, tree: Any) -> None:
         """Write `tree` as the checkpoint of `step` and drop those no longer kept; an existing step is left alone.
@@ -161,21 +167,22 @@ class Checkpoints:
 class _NewestAndBest:
     keep: int
     losses: Mapping[int, float]
+    held: Collection[int]
 
     def should_preserve(self, checkpoints, *, context):
         steps = [checkpoint.step for checkpoint in checkpoints]
         best = min((step for step in steps if step in self.losses), key=self.losses.__getitem__, default=None)
         newest = set(steps[-self.keep :])
-        return [step in newest or step == best for step in steps]
+        return [step in newest or step == best or step in self.held for step in steps]
 
 
-def _options(keep: int, losses: Mapping[int, float]):
+def _options(keep: int, losses: Mapping[int, float], held: Collection[int]):
     import orbax.checkpoint as ocp
 
     return ocp.CheckpointManagerOptions(
         enable_async_checkpointing=False,  # on CPU an asynchronous write would read buffers that the next step donates
         cleanup_tmp_directories=False,
-        preservation_policy=_NewestAndBest(max(keep, 1), losses),
+        preservation_policy=_NewestAndBest(max(keep, 1), losses, held),
         todelete_subdir=_DELETED,  # a rename first: a kill while files are removed leaves no half checkpoint
     )
 

@@ -17,7 +17,7 @@ import dataclasses
 import signal
 import threading
 import time
-from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Generator, Iterator, Mapping, Sequence
 from typing import Any, cast
 
 import jax
@@ -68,7 +68,9 @@ def train(
     steps: int,
     evaluate: Callable[[Any], Mapping[str, Any]] | None = None,
     eval_every: int = 0,
+    eval_at: Collection[int] = (),
     evaluated: int = 0,
+    stop_early: Callable[[], bool] = lambda: False,
     checkpoints: Checkpoints | None = None,
     checkpoint_seconds: float = 300.0,
     save: Callable[[Any], Any] = lambda state: state,
@@ -79,22 +81,24 @@ def train(
     """Run `step` from `state.step` up to `steps` and return the state and a report.
 
     `batches.batch(n)` is the batch of step n from 0, `batches.ids(n)` names its examples. `evaluate(state)` runs every
-    `eval_every` steps and at the end; its `validation_loss`, where it has one, decides which checkpoint is the best.
-    `evaluated` is the last step that an earlier session evaluated. `save(state)` is what a checkpoint holds. Raises
+    `eval_every` steps, at the steps `eval_at` and at the end; its `validation_loss`, where it has one, decides which
+    checkpoint is the best. `evaluated` is the last step that an earlier session evaluated. After each evaluation
+    `stop_early()` may end the training. `save(state)` is what a checkpoint holds. Raises
     Error when the loss or gradient of a step is not finite: the earlier checkpoints are kept.
     """
     first, saved_at = int(state.step), time.monotonic()
     ledger = _Ledger(Report(), write, log_every, steps, batches.ids, checkpoints, progress or Progress(quiet=True))
 
     def due(step: int) -> bool:
-        return evaluate is not None and step > 0 and (step == steps or (eval_every > 0 and step % eval_every == 0))
+        regular = step == steps or (eval_every > 0 and step % eval_every == 0)
+        return evaluate is not None and step > 0 and (regular or step in eval_at)
 
     ready = cast(Generator, prefetch(batches, first, steps))
     with ledger.show as show, _stop_signals() as stop, contextlib.closing(ready):
         show.start(first, steps)
         if due(first) and evaluated < first:
             ledger.evaluate(evaluate, state)
-        for n, batch in ready:
+        for n, batch in ready if not stop_early() else ():
             with ledger.step(n + 1, batch) as started:
                 state, started.metrics = step(state, frozen, batch, key)
             if n + 1 == steps or due(n + 1) or stop or time.monotonic() - saved_at >= checkpoint_seconds:
@@ -103,7 +107,7 @@ def train(
                 if due(n + 1) and not stop:
                     ledger.evaluate(evaluate, state)
                 saved_at = time.monotonic()
-            if stop:
+            if stop or (due(n + 1) and stop_early()):
                 break
     if stop:
         show.note(f"stopped at step {int(state.step)} of {steps}; the same command goes on from there")

@@ -18,6 +18,7 @@ from jax.sharding import Mesh
 from jaxft.errors import UsageError
 from jaxft.methods import Method
 from jaxft.methods.bank import check_ids, for_rows
+from jaxft.training.anchors import anchored, distance
 from jaxft.training.loss import Loss, token_loss
 from jaxft.training.members import PerMember, update_members, weigh_members
 from jaxft.training.sharding import shard_batch, shardings
@@ -35,6 +36,8 @@ def train_step(
     accumulate: int = 1,
     mesh: Mesh | None = None,
     tasks: int = 0,
+    kl_to_base: float = 0.0,
+    l2_to_base: float = 0.0,
 ) -> Step:
     """Return `step(state, frozen, batch, key) -> (state, metrics)`, jitted; `state` is donated.
 
@@ -47,6 +50,8 @@ def train_step(
     for the loss, the mean of the members', are `[M]`.
     With a number of `tasks`, batches say by `tasks` `[B, T]` which one each token belongs to, and there are the metrics
     `task_loss` and `task_tokens`, sums `[tasks]` of token losses and of weights.
+    `kl_to_base` and `l2_to_base` are coefficients of what holds training back (see `jaxft.training.anchors`): `frozen`
+    is then `Anchored`, and the metrics have the mean KL divergence and the L2 penalty; `loss` stays without them.
     Raises `UsageError` for a batch (of NumPy arrays) in which no target counts.
     """
     architecture, loss_of = model.architecture, loss or token_loss()
@@ -54,33 +59,44 @@ def train_step(
     if banked != (method.config["name"] == "bank"):
         raise UsageError("optimizer: wrap it in jaxft.per_member for a bank, and for a bank only")
 
-    def summed(trainable, frozen, batch, key):
-        return loss_of(architecture, _bound(method, trainable, frozen, batch), batch, key)
+    def summed(trainable, anchors, batch, key):
+        variables = _bound(method, trainable, anchors.frozen, batch)
+        if not kl_to_base:
+            total, tokens = loss_of(architecture, variables, batch, key)
+            return total, {"loss": total, "tokens": tokens}
+        total, tokens, kl = loss_of(architecture, variables, batch, key, anchors.base)
+        return total + kl_to_base * kl, {"loss": total, "tokens": tokens, "kl_to_base": kl}
 
-    def gradient_of(trainable, frozen, batch, key):
+    def gradient_of(trainable, anchors, batch, key):
         if not tasks:
-            (total, tokens), gradient = jax.value_and_grad(summed, has_aux=True)(trainable, frozen, batch, key)
-            return (total, {"tokens": tokens}), gradient
+            (_, sums), gradient = jax.value_and_grad(summed, has_aux=True)(trainable, anchors, batch, key)
+            return sums, gradient
 
         def weighed(trainable, weights):
-            return summed(trainable, frozen, {**batch, "weights": weights}, key)
+            return summed(trainable, anchors, {**batch, "weights": weights}, key)
 
-        (total, tokens), (gradient, losses) = jax.value_and_grad(weighed, (0, 1), has_aux=True)(
-            trainable, batch["weights"]
-        )
-        sums = {"task_loss": losses * batch["weights"], "task_tokens": batch["weights"]}
-        found = {name: jnp.zeros(tasks).at[batch["tasks"]].add(values) for name, values in sums.items()}
-        return (total, {"tokens": tokens, **found}), gradient
+        (_, sums), (gradient, losses) = jax.value_and_grad(weighed, (0, 1), has_aux=True)(trainable, batch["weights"])
+        by_task = {"task_loss": losses * batch["weights"], "task_tokens": batch["weights"]}
+        found = {name: jnp.zeros(tasks).at[batch["tasks"]].add(values) for name, values in by_task.items()}
+        return {**sums, **found}, gradient
 
     def compute(state: TrainState, frozen, batch, key):
+        anchors = anchored(frozen, kl_to_base, l2_to_base, banked)
         key = jax.random.fold_in(key, state.step)
         counts = None
         if banked:
             batch, counts = weigh_members(batch, jax.tree.leaves(state.trainable)[0].shape[0])
-        (total, sums), gradient = _accumulated(gradient_of, state.trainable, frozen, batch, key, accumulate)
-        tokens = sums.pop("tokens")
+        sums, gradient = _accumulated(gradient_of, state.trainable, anchors, batch, key, accumulate)
+        total, tokens = sums.pop("loss"), sums.pop("tokens")
+        if kl_to_base:
+            sums["kl_to_base"] /= tokens
         if counts is None:
-            trained, metrics = _updated(optimizer, state, jax.tree.map(lambda g: g / tokens, gradient), total, tokens)
+            gradient = jax.tree.map(lambda g: g / tokens, gradient)
+            if l2_to_base:
+                moved, half = distance(state.trainable, anchors.start)
+                gradient = jax.tree.map(lambda g, d: g + l2_to_base * d, gradient, moved)
+                sums["l2_to_base"] = l2_to_base * half
+            trained, metrics = _updated(optimizer, state, gradient, total, tokens)
         else:
             trained, metrics = update_members(optimizer, state, gradient, total, counts)
         if mesh is not None:
@@ -91,6 +107,7 @@ def train_step(
 
     def step(state, frozen, batch, key):
         check_batch(batch, accumulate)
+        anchored(frozen, kl_to_base, l2_to_base, banked)
         if banked:
             check_ids(batch.get("adapter_ids"), batch["tokens"].shape[0], len(method.config["methods"]))
         if mesh is None:

@@ -73,6 +73,7 @@ def encode_task(
     encoded, report = encode_rendered(
         rows, rendered, [tokens[i] for i in counts], limits, bad=bad, on_long=on_long, on_bad=on_bad
     )
+    encoded = [dataclasses.replace(example, metrics=task.metrics, stop=task.stop) for example in encoded]
     return encoded, dataclasses.replace(report, dropped_shots=dropped, repeats=repeats)
 
 

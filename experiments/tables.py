@@ -1,0 +1,140 @@
+"""Results as Markdown and as pictures: of one experiment, and of all."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from verdicts import WORDS, Results
+
+
+def _results(record: Mapping[str, Any]) -> Results:
+    arms = {arm: {seed: run["numbers"] for seed, run in runs.items()} for arm, runs in record["arms"].items()}
+    return Results(arms, record["metric"])
+
+
+def _ordered(record: Mapping[str, Any]) -> list[str]:
+    return [name for name in record["order"] if name in record["arms"]]
+
+
+def results_table(record: Mapping[str, Any]) -> str:
+    """Return an experiment's arms with mean and standard deviation over seeds, and the checks of its claim."""
+    found, names = _results(record), [record["metric"], *record["shown"]]
+    lines = ["| arm | " + " | ".join(names) + " | seeds |", "|---" * (len(names) + 2) + "|"]
+    for arm in _ordered(record):
+        cells = [_cell(found, arm, name) for name in names]
+        lines.append(f"| {arm} | " + " | ".join(cells) + f" | {len(record['arms'][arm])} |")
+    verdict = record.get("verdict")
+    if record["size"] == "smoke":
+        lines += ["", "Smoke size: that it runs is all that these numbers show."]
+    elif verdict:
+        marks = {True: "yes", False: "no", None: "open"}
+        lines += ["", f"The claim {'is ' if verdict['stood'] is None else ''}{verdict['word']}: {record['claim']}", ""]
+        lines += [f"- {marks[check['stands']]}: {check['text']}" for check in verdict["checks"]]
+    return "\n".join(lines)
+
+
+def _cell(found: Results, arm: str, name: str) -> str:
+    over = found.over(arm, name)
+    if over is None:
+        return "-"
+    number = f"{over.mean:,.0f}" if abs(over.mean) >= 1000 else f"{over.mean:.4g}"
+    return number if not over.sd else f"{number} ± {over.sd:.2g}"
+
+
+def finished(*folders: Path) -> list[dict[str, Any]]:
+    """Return the results files of finished experiments, smoke aside; those in later folders win."""
+    records: dict[tuple, dict[str, Any]] = {}
+    for folder in folders:
+        for path in sorted(folder.glob("*.json")) + sorted(folder.glob("*/*.json")):
+            record = json.loads(path.read_text())
+            if isinstance(record, dict) and record.get("verdict") and record.get("size") != "smoke":
+                records[record["experiment"], record["size"], tuple(record["models"])] = record
+    return [records[key] for key in sorted(records)]
+
+
+def summary_table(records: Sequence[Mapping[str, Any]]) -> str:
+    """Return the claims tested as one Markdown table."""
+    lines = ["| experiment | claim | expected | ours | stood? | model, size, seeds | where |", "|---" * 7 + "|"]
+    return "\n".join([*lines, *map(_summary_row, records)])
+
+
+def _summary_row(record: Mapping[str, Any]) -> str:
+    found, name = _results(record), record["metric"]
+    ours = "; ".join(f"{arm} {_cell(found, arm, name)}" for arm in _ordered(record))
+    models = ", ".join(Path(model).name if "/" in model else model for model in record["models"])
+    commits = {run.get("commit", record["commit"]): 0 for runs in record["arms"].values() for run in runs.values()}
+    where = f"`{record['command']}`, {', '.join(commits)}, {record['hardware']}, {record['seconds'] / 60:.0f} min"
+    cells = [record["experiment"], record["claim"], record["expected"], f"{name}: {ours}",
+             WORDS[record["verdict"]["stood"]], f"{models}, {record['size']}, {record['seeds']}", where]  # fmt: skip
+    return "| " + " | ".join(cell.replace("|", "/") for cell in cells) + " |"
+
+
+def paragraphs(records: Sequence[Mapping[str, Any]], pictures: Path) -> str:
+    """Return a paragraph on each experiment: its table, what its verdict rests on, and its picture if it was kept."""
+    parts = []
+    for record in records:
+        model = "" if record["models"] == ["jaxft:t5-tiny"] else f", {', '.join(record['models'])}"
+        picture = pictures / f"{record['experiment']}-{record['size']}.png"
+        shown = (
+            f"\n\n![{record['experiment']}]({pictures.name}/{picture.name})" if picture.exists() and not model else ""
+        )
+        parts.append(f"### `{record['experiment']}.py`{model}\n\n{results_table(record)}{shown}")
+    return "\n\n".join(parts)
+
+
+def rewritten(page: str, section: str) -> str:
+    """Return a page with what stands between its two `claims` marks replaced."""
+    begin, end = "<!-- claims -->", "<!-- /claims -->"
+    before, _, rest = page.partition(begin)
+    return f"{before}{begin}\n{section}\n{end}{rest.partition(end)[2]}"
+
+
+def picture(experiment: Any, record: Mapping[str, Any], path: Path) -> None:
+    """Draw the metric of each arm with its deviation over seeds: lines where arms lie on a scale, else bars."""
+    import matplotlib
+
+    matplotlib.use("Agg")
+    import matplotlib.pyplot as plt
+
+    found, arms = _results(record), _ordered(record)
+    spread = {arm: found.over(arm) for arm in arms}
+    arms = [arm for arm in arms if spread[arm] is not None]
+    if not arms:
+        return
+    figure, axes = plt.subplots(figsize=(6, 3.4), layout="constrained")
+    if experiment.curve:
+        _lines(axes, experiment.curve, arms, spread)
+        axes.set_ylabel(record["metric"])
+    else:
+        means, errors = [spread[arm].mean for arm in arms], [spread[arm].sd or 0.0 for arm in arms]
+        axes.barh(arms[::-1], means[::-1], xerr=errors[::-1], color="tab:blue", height=0.6, error_kw={"capsize": 3})
+        axes.set_xlabel(record["metric"])
+    word = "" if record["size"] == "smoke" else f": {WORDS[record['verdict']['stood']]}"
+    axes.set_title(f"{record['experiment']}, {record['size']}{word}", fontsize=10)
+    axes.spines[["top", "right"]].set_visible(False)
+    figure.savefig(path, dpi=110)
+    plt.close(figure)
+
+
+def _lines(axes, curve, arms, spread):
+    series: dict[str, list] = {}
+    for arm in arms:
+        place = curve(arm)
+        if place is None:
+            axes.axhline(spread[arm].mean, color="grey", linestyle=":", linewidth=1)
+            axes.annotate(arm, (0.99, spread[arm].mean), xycoords=("axes fraction", "data"), ha="right", va="bottom",
+                          fontsize=8, color="grey")  # fmt: skip
+        else:
+            series.setdefault(place[0], []).append((place[1], spread[arm].mean, spread[arm].sd or 0.0))
+    for name, points in series.items():
+        axes.errorbar(*zip(*sorted(points), strict=True), marker="o", capsize=3, label=name)
+    places = [x for points in series.values() for x, _, _ in points]
+    if places and min(places) > 0 and max(places) / min(places) >= 8:
+        axes.set_xscale("log")
+        axes.set_xticks(sorted(set(places)), [f"{x:g}" for x in sorted(set(places))], fontsize=8)
+        axes.minorticks_off()
+    if len(series) > 1:
+        axes.legend(frameon=False, fontsize=8)

@@ -1,0 +1,133 @@
+"""The page: runs, sweeps and benchmarks poured into the template; and how any page of the project is made."""
+
+from __future__ import annotations
+
+import functools
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import jinja2
+from markupsafe import Markup
+
+from jaxft.errors import UsageError
+from jaxft.report import sections, tables
+from jaxft.report.benchmarks import Benchmarks
+from jaxft.report.reading import Run, Sweep, read
+from jaxft.report.rescoring import Pair, pairs, with_intervals
+from jaxft.training.journal import write_text
+
+Found = Run | Sweep | Benchmarks
+
+
+def write_report(paths: Sequence[str | Path], out: str | Path | None = None) -> Path:
+    """Write the page of runs, sweeps and results of benchmarks and return its path.
+
+    `out`: by default report.html in the folder of the only run, or here if there are several. Only a page that this
+    wrote is replaced. Raises UsageError for a path that is none of these, before anything is written.
+    """
+    page = report_page(paths)
+    first = Path(paths[0])
+    alone = (first if first.is_dir() else first.parent) / "report.html" if len(paths) == 1 else Path("report.html")
+    return write_page(page, out or alone, "report")
+
+
+def report_page(paths: Sequence[str | Path]) -> str:
+    """Return the page as HTML."""
+    names = _names([Path(path) for path in paths])
+    found: list[Found] = [read(path, name) for path, name in zip(paths, names, strict=True)]
+    runs = [one for one in found if isinstance(one, Run)]
+    compared, problem = pairs(runs) if len(runs) > 1 else ([], "")
+    notes: dict[str, list[str]] = {problem: []} if problem else {}
+    for one in found:
+        for note in one.notes:
+            notes.setdefault(note, []).append(one.name)
+    # Scoring again takes its second, so only where the summary has no intervals of what it scored.
+    runs = [with_intervals(run) if _bare(run) else run for run in runs]
+    return _report(found, runs, compared, notes)
+
+
+def write_page(page: str, path: str | Path, kind: str) -> Path:
+    """Write a page that `environment` made; an existing file is replaced only if it is a page of that kind."""
+    path = Path(path)
+    mark = f"<!doctype html>\n<!-- jaxft {kind} -->"
+    if path.exists() and not (path.is_file() and path.read_bytes().startswith(mark.encode())):
+        raise UsageError(f"{path}: exists and is something else; choose a new name")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UsageError(f"{path}: its folder cannot be made ({error.strerror}): choose another") from None
+    write_text(path, page.encode("utf-8", "replace").decode())  # half a surrogate pair cannot be written
+    return path
+
+
+def environment(*folders: Path) -> jinja2.Environment:
+    """Return what renders the project's pages, from templates here and in `folders`; texts are escaped."""
+    made = jinja2.Environment(
+        loader=jinja2.FileSystemLoader([Path(__file__).parent, *folders]),
+        autoescape=True,
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    made.filters["count"] = lambda number: f"{number:,}"
+    made.filters["percent"] = lambda share: f"{share:.1%}"
+    made.filters["data"] = _data
+    return made
+
+
+def _report(found: Sequence[Found], runs: list[Run], compared: Sequence[Pair], notes: Mapping[str, list[str]]) -> str:
+    sweeps = [one for one in found if isinstance(one, Sweep)]
+    results = [one for one in found if isinstance(one, Benchmarks)]
+    made = {name: getattr(tables, name)(runs) if runs else None
+            for name in ("facts", "settings", "scores", "probes", "drift", "costs", "tasks", "phrasings")}  # fmt: skip
+    drawn = ("score_bars", "curves", "probe_bars", "gain_marks", "cost_bars", "task_bars", "baseline_bars")
+    return _template().render(
+        title=" · ".join(one.name for one in found),
+        runs=runs,
+        notes=notes,
+        verdicts=[(run.name, text) for run in runs if (text := sections.verdict(run))],
+        **(made | {"settings": tables.settings(runs) if len(runs) > 1 else None}),
+        **{name: getattr(sections, name)(runs) for name in drawn},
+        prompts=list(
+            dict.fromkeys(
+                (one.name, one.prompt) for run in runs for one in run.baselines if one.prompt not in ("", one.name)
+            )
+        ),
+        pairs=sections.pair_bars(compared),
+        compared=compared,
+        browsing=sections.completions(runs),
+        sweeps=[(one, tables.members(one), sections.sweep_curves(one)) for one in sweeps],
+        results=results,
+        benchmarks=tables.benchmarks(results) if results else None,
+        benchmark_bars=sections.benchmark_bars(results),
+    )
+
+
+@functools.cache
+def _template() -> jinja2.Template:
+    return environment().get_template("report.html")
+
+
+def _data(value: Any) -> Markup:
+    # In a script element nothing is escaped, and "</script" would end it wherever it stands.
+    return Markup(json.dumps(value, ensure_ascii=False).replace("<", "\\u003c"))
+
+
+def _bare(run: Run) -> bool:
+    known = [value for one in run.scores.values() for value in (one.before, one.after) if value is not None]
+    return bool(known) and all(value.low is None for value in known)
+
+
+def _names(paths: Sequence[Path]) -> list[str]:
+    whole = [path.resolve() if path.is_dir() else path.resolve().with_suffix("") for path in paths]
+    if len(set(whole)) < len(whole):
+        raise UsageError("a folder is named twice: name each once")
+    # results.json stands in the folder whose name says what it is.
+    whole = [path.parent if path.name == "results" else path for path in whole]
+    for depth in range(1, max(len(path.parts) for path in whole) + 1):
+        names = ["/".join(path.parts[-depth:]) for path in whole]
+        if len(set(names)) == len(names):
+            break
+    return names
