@@ -38,7 +38,7 @@ def base(size: str) -> dict:
     data = {"source": whole(size), **texts, "limit": {"validation": 48, "test": 200}, "max_prompt": 112,
             "max_completion": 8, "on_long": "truncate"}  # fmt: skip
     train = {"steps": {"smoke": 3, "small": 80, "paper": 500}[size], "batch_size": 16}
-    values = settings.base(size, "news", train=train)
+    values = settings.base(size, "news", metrics=["exact_match"], train=train)
     if size == "smoke":
         data |= {"limit": {"validation": 4, "test": 4}, "buckets": 1}
     return {**values, "data": data}

@@ -4,9 +4,10 @@ Question    Full tuning on news topics alone; then with replay, with a KL term, 
             LoRA.
 Claim       Tuning on a single task forgets what the model could do, and replay, a KL term to the base, and PEFT or
             early stopping each forget less, at no more than 3 points of the task itself.
-Data        AG News (Zhang et al. 2015) is learnt; what is kept is measured on E2E and DART, which our T5 has read
-            while it was pretrained (paper: probes of MMLU and BBH besides), on plain text, and by the KL divergence
-            from the base.
+Data        AG News (Zhang et al. 2015) is learnt; what is kept is measured on DART, made-up support conversations
+            (loss of the references) and BoolQ, which our T5 was pretrained on (paper: DART, MMLU and BBH), on plain
+            text, and by the KL divergence from the base. Replay draws from DART and the conversations, a fifth of the
+            examples.
 Model       small: our T5 (jaxft:t5-tiny). paper: FLAN-T5-base.
 Expected    The direction of PEFT against full tuning is not to be assumed: PEFT's own comparison (REFERENCES) finds a
             Wikipedia loss of +0.030 after full tuning and +0.050 after LoRA of rank 32. Replay of 1 % or more keeps
@@ -20,7 +21,8 @@ import settings
 from lab import Arm, Experiment, main
 from verdicts import Check, at_least, below, within
 
-KEPT = {"smoke": [], "small": ["nlg/e2e", "nlg/dart"], "paper": ["nlg/e2e", "mmlu/*", "bbh/*"]}
+KEPT = {"smoke": [], "small": ["nlg/dart", "support", "superglue/boolq"], "paper": ["nlg/dart", "mmlu/*", "bbh/*"]}
+FORGOT = "probe_loss_change"  # of the probes' reference texts, after - before; above 0 is forgotten
 REMEDIES = ("replay", "KL to base", "L2 to base", "stopped early", "lora")
 
 
@@ -43,7 +45,9 @@ def arms(size: str) -> dict[str, Arm]:
             "one task": Arm(full, do="carry_out"),
             "KL to base": Arm({**full, "train.kl_to_base": 0.5}, "carry_out"),
         }
-    replay = {"data.replay": {"tasks": ["nlg/e2e", "nlg/dart"] if size == "small" else ["superni/*"], "rate": 0.2}}
+    replay = {
+        "data.replay": {"tasks": ["nlg/dart", "support"] if size == "small" else ["nlg/dart", "superni/*"], "rate": 0.2}
+    }
     early = {"train.steps": 25} if size == "small" else {"train.epochs": 0.5}
     overrides = {
         "one task": full,
@@ -57,21 +61,22 @@ def arms(size: str) -> dict[str, Arm]:
 
 
 def checks(results):
-    forgot = results.over("one task", "average_forgetting")
-    text = results.over("one task", "text_loss_change")
+    growths = {name: results.over("one task", name) for name in (FORGOT, "text_loss_change")}
     found = [
-        Check("no probes were measured", None) if forgot is None else at_least(forgot.mean, 1e-9, "one task forgets"),
-        *([at_least(text.mean, 1e-9, "its loss on plain text grows by")] if text else []),
+        Check(f"{name} after one task: not measured", None)
+        if over is None
+        else at_least(over.interval[0] if over.interval else float("nan"), 0.0, f"{name} after one task, lower end")
+        for name, over in growths.items()
     ]
     for name in REMEDIES:
         if name in results.arms:
-            found += [below(results, name, "one task", "average_forgetting"), within(results, name, "one task", 0.03)]
+            found += [below(results, name, "one task", FORGOT), within(results, name, "one task", 0.03)]
     return found
 
 
 EXPERIMENT = Experiment(
-    __file__, __doc__, base, arms, checks, metric="exact_match",
-    shown=("average_forgetting", "text_loss_change", "kl_to_base", "train_seconds"),
+    __file__, __doc__, base, arms, checks, metric="accuracy",
+    shown=(FORGOT, "text_loss_change", "kl_to_base", "average_forgetting", "train_seconds"),
 )  # fmt: skip
 
 if __name__ == "__main__":

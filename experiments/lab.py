@@ -131,7 +131,8 @@ def carry_out(experiment: Experiment, size: str, flags: Sequence[str] = (), seed
         settings.write_tiny_once()
     check_fit(experiment.name, size, {key: recipes[key] for key in left})
     experiment.prepare(recipes)
-    jax.config.update("jax_compilation_cache_dir", str(settings.RUNS / ".compiled"))
+    if not jax.config.jax_compilation_cache_dir:
+        jax.config.update("jax_compilation_cache_dir", str(settings.RUNS / ".compiled"))
     record |= hardware() if left else {}
     for group in _groups(left, recipes, arms):
         do = arms[group[0][0]].do

@@ -83,7 +83,7 @@ EXPERIMENT = Experiment(
     arms,
     checks,
     metric="cluster",
-    shown=("labels_kept", "nearest_cosine", "exact_match", "loss"),
+    shown=("labels_kept", "nearest_cosine", "accuracy", "loss"),
 )
 
 if __name__ == "__main__":

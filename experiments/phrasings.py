@@ -52,7 +52,7 @@ def checks(results):
     return [above(results, most, "1 phrasings")]
 
 
-EXPERIMENT = Experiment(__file__, __doc__, base, arms, checks, metric="exact_match", shown=("loss",))
+EXPERIMENT = Experiment(__file__, __doc__, base, arms, checks, metric="accuracy", shown=("loss",))
 
 if __name__ == "__main__":
     main(EXPERIMENT)

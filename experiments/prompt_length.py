@@ -45,7 +45,7 @@ def curve(arm: str) -> tuple[str, float] | None:
 
 
 EXPERIMENT = Experiment(
-    __file__, __doc__, base, arms, checks, metric="exact_match", shown=("loss", "trained"), curve=curve
+    __file__, __doc__, base, arms, checks, metric="accuracy", shown=("loss", "trained"), curve=curve
 )
 
 if __name__ == "__main__":

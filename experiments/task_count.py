@@ -52,7 +52,7 @@ def curve(arm: str) -> tuple[str, float] | None:
 
 
 EXPERIMENT = Experiment(
-    __file__, __doc__, base, arms, checks, metric=instruction_tuning.SCORED, shown=("loss", "train_seconds"),
+    __file__, __doc__, base, arms, checks, metric=instruction_tuning.SCORED, shown=("trained", "train_seconds"),
     derive=instruction_tuning.derive, curve=curve,
 )  # fmt: skip
 

@@ -18,7 +18,8 @@ import jax
 import settings
 
 from jaxft.data import Encoded
-from jaxft.evaluation.scoring import predict, total_loss
+from jaxft.evaluation.scoring import batch_losses
+from jaxft.evaluation.tasks import answer
 from jaxft.methods import Method
 from jaxft.methods.prompt import tokenised
 from jaxft.models import Model
@@ -102,20 +103,22 @@ def forgotten(summary: Mapping[str, Any]) -> Numbers:
         numbers["kl_to_base"] = float(found["kl_to_base"]["value"])
     if found.get("text_loss"):
         numbers["text_loss_change"] = found["text_loss"]["after"]["value"] - found["text_loss"]["before"]["value"]
-    for name, probe in (found.get("probes") or {}).items():
-        numbers[f"probe_{name}"] = float(probe["change"]["value"])
-    return numbers
+    changes = {name: float(probe["change"]["value"]) for name, probe in (found.get("probes") or {}).items()}
+    losses = [changes[name] for name, probe in (found.get("probes") or {}).items() if probe.get("metric") == "loss"]
+    numbers |= {f"probe_{name.replace('/', '_')}": change for name, change in changes.items()}
+    return numbers | ({"probe_loss_change": sum(losses) / len(losses)} if losses else {})
 
 
 def scores(recipe: Recipe, model: Model, variables: Any, extra: Extra | None = None) -> Numbers:
     """Return the loss and the scores on the test examples of a model with what a method's `bind` gave."""
     examples = test_examples(recipe, model)
-    total_of = functools.partial(total_loss, _LOADED[_name(recipe)][1], variables, {})
+    total_of = functools.partial(batch_losses, _LOADED[_name(recipe)][1], variables, {})
     loss = loss_scores(model, examples, recipe.train.batch_size, total_of)
-    settings = dataclasses.asdict(recipe.generate)
-    texts = predict(model, variables, examples, settings, jax.random.key(recipe.train.seed))
-    found = text_scores(recipe, examples, texts)
-    more = extra(texts, [example.references for example in examples]) if extra else {}
+    options = dataclasses.asdict(recipe.generate)
+    by, key = recipe.evaluate.choices_by, jax.random.key(recipe.train.seed)
+    given = answer(model, variables, examples, options, key=key, by=by)
+    found = text_scores(recipe, examples, given, resamples=0)
+    more = extra([one.text for one in given], [example.references for example in examples]) if extra else {}
     tasks = {f"{task}/{name}": value for task, own in found.tasks.items() for name, value in own.items()}
     return {"examples": len(examples), **loss.values, **found.values, **more, **(tasks if len(found.tasks) > 1 else {})}
 

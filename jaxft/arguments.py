@@ -122,9 +122,12 @@ def _evaluate_arguments(evaluate: argparse.ArgumentParser) -> None:
         "recipe", nargs="?", help="YAML file with the data and evaluate sections; flags alone will do"
     )
     evaluate.add_argument("--adapter", help="folder of an adapter, as a run or PEFT saves it; it stays unmerged")
+    evaluate.add_argument(
+        "--out", help="folder for scores, answers, predictions (default: evaluation; with a recipe: none is written)"
+    )
     data = evaluate.add_argument_group("on a recipe's data")
     data.add_argument("--split", default="test", help="the split to score (default: test)")
-    data.add_argument("--predictions", help="file for the predictions, a line of JSON each")
+    data.add_argument("--predictions", help="file for the predictions, a line of JSON each, instead of --out")
     data.add_argument("--helm", action="store_true", help="HELM's seven metrics of the same examples")
     data.add_argument("--perturbations", metavar="NAME,...", help="of HELM's robustness and fairness (default: nine)")
     data.add_argument("--toxicity", metavar="SCORER", help="module:function or a classifier's directory (with --helm)")
@@ -138,4 +141,3 @@ def _evaluate_arguments(evaluate: argparse.ArgumentParser) -> None:
     tasks.add_argument("--num-fewshot", type=int, help="worked examples (default: as the task says)")
     tasks.add_argument("--chat", action="store_true", help="send prompts through the chat template")
     tasks.add_argument("--batch-size", type=int, default=16, help="rows computed together (default: 16)")
-    tasks.add_argument("--out", default="evaluation", help="folder for results, answers, samples (default: evaluation)")

@@ -148,7 +148,7 @@ def _evaluate(arguments: argparse.Namespace, fields: list[str]) -> None:
     else:
         from jaxft.runs.use import evaluate_split
 
-        found = evaluate_split(recipe, arguments.adapter, arguments.split, arguments.predictions)
+        found = evaluate_split(recipe, arguments.adapter, arguments.split, arguments.predictions, out=arguments.out)
     print(json.dumps(found, indent=2))
 
 
@@ -159,6 +159,7 @@ def _evaluate_tasks(arguments: argparse.Namespace, fields: list[str]) -> None:
     from jaxft.training.progress import Progress
 
     _no_fields(fields)
+    arguments.out = arguments.out or "evaluation"
     if arguments.recipe or arguments.helm:
         raise UsageError("--tasks: benchmarks bring their own data; leave out the recipe and --helm, or --tasks")
     report = evaluate_tasks(

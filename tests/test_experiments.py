@@ -218,12 +218,18 @@ def test_forgetting_is_read_from_a_summary():
     value = {"value": 0.5, "low": 0.4, "high": 0.6}
     summary = {
         "forgetting": {
-            "probes": {"boolq": {"change": {"value": -0.1}}}, "average_forgetting": 0.1, "backward_transfer": -0.1,
+            "probes": {
+                "glue/rte": {"metric": "accuracy", "change": {"value": -0.1}},
+                "nlg/1": {"metric": "loss", "change": {"value": 1}},
+                "nlg/2": {"metric": "loss", "change": {"value": 2}},
+            },
+            "average_forgetting": 0.1, "backward_transfer": -0.1,
             "kl_to_base": value, "text_loss": {"before": value, "after": {**value, "value": 0.75}, "n": 3},
         }
     }  # fmt: skip
     assert trials.forgotten(summary) == {"average_forgetting": 0.1, "backward_transfer": -0.1, "kl_to_base": 0.5,
-                                         "text_loss_change": 0.25, "probe_boolq": -0.1}  # fmt: skip
+                                         "text_loss_change": 0.25, "probe_glue_rte": -0.1, "probe_nlg_1": 1.0,
+                                         "probe_nlg_2": 2.0, "probe_loss_change": 1.5}  # fmt: skip
     assert trials.forgotten({}) == {}
 
 

@@ -115,7 +115,8 @@ def test_chat_templates_are_lm_evals(pair):
     assert pair[0].apply_chat_template(begun, False) == pair[1].apply_chat_template(begun, False)
 
 
-def test_an_adapter_stays_unmerged_and_a_mesh_changes_nothing(pair, monkeypatch):
+@pytest.mark.parametrize("pair", ["llama"], indirect=True)
+def test_an_adapter_stays_unmerged_and_a_mesh_changes_nothing(pair):
     model = pair[0].jax_model
     method = jaxft.lora(rank=2, targets="all")
     trainable, frozen = method.init(jax.random.key(0), {"params": model.params})

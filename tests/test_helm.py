@@ -19,6 +19,7 @@ import pytest
 from rich.console import Console
 from tiny_run import recipe, write_model, write_rows
 
+from jaxft.cli import main
 from jaxft.data import Encoded, Rows
 from jaxft.data.tasks import load_task
 from jaxft.errors import Error, UsageError
@@ -338,7 +339,7 @@ def test_seven_refuses(folder):
 @pytest.mark.slow
 @pytest.mark.skipif("HELM_PYTHON" not in os.environ, reason="HELM_PYTHON names no Python with crfm-helm")
 def test_parity_with_crfm_helm():
-    # 2026-11-22: crfm-helm 0.5.16, all of 64 comparisons equal, 60 s.
+    # 2026-11-22: crfm-helm 0.5.16, all of 73 comparisons equal, 60 s.
     script = Path(__file__).parents[1] / "experiments/benchmarks/helm_parity.py"
     subprocess.run([sys.executable, script, "--helm-python", os.environ["HELM_PYTHON"]], check=True)
 
@@ -415,3 +416,16 @@ def test_a_file_of_models_for_crfm_helm(tmp_path):
         file.write_text(content)
         with pytest.raises(UsageError, match=message):
             read_models(file)
+
+
+def test_the_command_line_refuses_before_a_model_is_loaded(folder, capsys):
+    model = str(folder / "no_such_model")
+    fields = [f"--data.source={folder / 'data'}", "--data.prompt=dialogue", "--data.completion=summary"]
+    for flags, message in (
+        (["--perturbations", "typoz"], "did you mean 'typos'"),
+        (["--toxicity", "json:dump"], "toxicity scorer"),
+        (["--words", str(folder / "none.yaml")], "cannot be read"),
+        (["--split", "tests"], "did you mean 'test'"),
+    ):
+        assert main(["evaluate", model, *fields, "--helm", *flags]) in (1, 2)
+        assert message in capsys.readouterr().err

@@ -149,3 +149,5 @@ def test_bad_prompts_show_before_a_model_is_loaded(place, tmp_path, prompt, mess
         run(recipe, progress=QUIET)
     with pytest.raises(UsageError, match=message):
         check_prompts(recipe, read_splits(recipe))
+    with pytest.raises(UsageError, match=r"in_context\.shots: \[-1\]"):
+        check_prompts(asking(recipe, shots=[-1]), {})

@@ -57,13 +57,14 @@ def held_out_loss(model, params):
 
 
 def test_it_fills_gaps_of_texts_that_it_has_not_seen(model):
-    # The frequencies of the training targets alone give 5.9; chance is log 4096 = 8.3.
-    assert held_out_loss(model, model.params) < 3.5
-    assert held_out_loss(model, T5(model.config).init(jax.random.key(0))) > 6
+    # The frequencies of the training targets alone give 6.0; chance is log 4096 = 8.3.
+    assert held_out_loss(model, model.params) < 4.5
+    assert held_out_loss(model, T5(model.config).init(jax.random.key(0))) > 8
 
 
 def test_its_completions_end_and_are_words(model):
-    prompts = ["Bella Napoli | FOOD | Italian\nBella Napoli | AREA | riverside\n\nPut this into a sentence."]
+    facts = "name : Blue Spice | eatType : coffee shop | area : riverside"
+    prompts = [f"{facts}\n\nWrite a natural description that mentions all of this."]
     (ids,) = jaxft.generate(model, {"params": model.params}, prompts, max_new_tokens=40, return_tokens=True)
     text = model.tokenizer.decode(ids, skip_special_tokens=True)
     assert ids[-1] == model.tokenizer.eos_token_id and "�" not in text

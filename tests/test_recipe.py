@@ -79,7 +79,7 @@ def test_every_field_survives_the_round_trip_with_another_value():
     """Each leaf changed on its own: shows that none is dropped or converted on its way through YAML."""
     other = {int: 7, float: 0.25, bool: True, str: "x: {{ y }}", dict: {"name": "prompt", "length": 3}, list: ["bleu"]}
     of_tasks = [f"data.{name}" for name in ("tasks", *schema._TASKS)]
-    own = {"data.limit": {"train": 3}, "data.mixture": {"a": 2.0}}
+    own = {"data.limit": {"train": 3}, "data.mixture": {"a": 2.0}, "evaluate.in_context.shots": [2]}
     for field in recipe_fields():
         base = dataclasses.replace(SMALLEST, data=DataRecipe(tasks=["a"])) if field.key in of_tasks else SMALLEST
         changed = yaml.safe_load(yaml.safe_dump(to_dict(base)))

@@ -17,6 +17,7 @@ from jaxft.evaluation.answers import Answers
 from jaxft.evaluation.choices import BY, chosen, rank
 from jaxft.evaluation.metrics import calibration
 from jaxft.evaluation.tasks import answer, cut_at, evaluate_examples
+from jaxft.generation import generate, planning
 from jaxft.pretrained import load
 
 WORDS = ["yes", "no", "perhaps not", "it does"]
@@ -183,6 +184,23 @@ def test_every_example_is_reported_once(rows, place):
         seen.clear()
     prompts = sum(len(example.prompt) for example in examples)
     assert prompts < sum(counts) < prompts + 9 * 3 + 9 * 4 * 20 and counts[-2:] == [0, 0]
+
+
+def test_many_prompts_are_decoded_as_few(place, monkeypatch):
+    """Of many prompts the batches have other shapes and numbers of rows, and the same texts."""
+    model, _ = place
+    random = np.random.default_rng(0)
+    prompts = [random.integers(3, 500, n).tolist() for n in [*random.integers(4, 15, 9), 50, 60]]
+    options = {"max_new_tokens": 3, "batch_size": 2}
+    few = generate(model, {"params": model.params}, prompts, **options)
+    monkeypatch.setattr(planning, "MANY", 0)
+    lengths = [len(prompt) for prompt in prompts]
+    plan = planning.planned(lengths, 2, 32)
+    assert sorted(i for batch in plan for i in batch.prompts) == list(range(11))
+    assert {(batch.rows, batch.length) for batch in plan} == {(4, 16), (2, 64)}
+    assert all(lengths[i] <= batch.length for batch in plan for i in batch.prompts)
+    assert [batch.length for batch in plan] == sorted((batch.length for batch in plan), reverse=True)
+    assert generate(model, {"params": model.params}, prompts, **options) == few
 
 
 def test_lengths_that_are_divided_by():

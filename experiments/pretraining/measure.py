@@ -56,7 +56,7 @@ def losses(size: str, model: Model) -> dict[str, Any]:
     return found
 
 
-def zero(size: str, model: Model, most: int = 100) -> dict[str, Any]:
+def zero(size: str, model: Model, most: int = 60) -> dict[str, Any]:
     """Return scores without tuning, of tasks that were trained on and of others, with 95 % intervals."""
     groups = tasks()
     sets = {

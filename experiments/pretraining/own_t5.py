@@ -47,7 +47,7 @@ SEED, LENGTH, COMPLETION = 0, 256, 96
 
 
 class Size(NamedTuple):
-    """A member of the family; `tokens` (both sides, without padding) is what the published weights have seen."""
+    """A member of the family; `tokens` (both sides, without padding) is what it sees by default."""
 
     width: int
     layers: int
@@ -60,8 +60,8 @@ class Size(NamedTuple):
 
 SIZES = {
     "tiny": Size(192, 3, 6, 32, 384, 20e6),
-    "mini": Size(256, 4, 8, 32, 512, 4e6),
-    "small": Size(384, 4, 6, 64, 896, 2e6),
+    "mini": Size(256, 4, 8, 32, 512, 20e6),
+    "small": Size(384, 4, 6, 64, 896, 20e6),
 }
 
 # Shares of examples: span corruption by kind of text, then instructions by group. E2E is read as plain text; as
@@ -180,8 +180,11 @@ def held_out_losses(model: Model, method, found: Mapping[str, list[Encoded]]):
     return losses
 
 
-def pretrain(name: str, tokens: float, batch_size: int, out: Path) -> None:
-    """Train one size up to about `tokens` tokens, or go on where an earlier call stopped; write it under `out`."""
+def pretrain(name: str, tokens: float, batch_size: int, out: Path, train: bool = True) -> None:
+    """Train one size up to about `tokens` tokens, or go on where an earlier call stopped; write it under `out`.
+
+    Without `train` the newest checkpoint is written as it is.
+    """
     size, words = SIZES[name], tokenizer()
     t5 = architecture(size, len(words))
     model = Model(t5, t5.init(jax.random.key(SEED)), words, f"jaxft:t5-{name}")
@@ -198,19 +201,21 @@ def pretrain(name: str, tokens: float, batch_size: int, out: Path) -> None:
     journal = out / "metrics.jsonl"
     cut_journal(journal, int(state.step))
     plan = {"size": name, "tokens": tokens, "steps": steps, "batch_size": batch_size, "shape": batches.shapes[0]}
-    write_json(out / "plan.json", plan)
     count = sum(leaf.size for leaf in jax.tree.leaves(model.params))
     print(f"t5-{name}: {count:,} weights, {steps} steps of {batch_size} rows of {batches.shapes[0]}", flush=True)
     evaluated = max((row["step"] for row in read_lines(journal) if "validation_loss" in row), default=0)
-    state, report = jaxft.train(
-        jaxft.train_step(model, method, update), state, frozen, batches, jax.random.key(SEED), steps=steps,
-        evaluate=lambda state: losses(state.trainable, frozen), eval_every=500, evaluated=evaluated,
-        checkpoints=checkpoints, checkpoint_seconds=240.0, write=append_to(journal),
-        log_every=20, progress=Progress(quiet=False),
-    )  # fmt: skip
-    print(json.dumps({"tokens_per_second": report.tokens_per_second, "seconds": report.seconds}))
+    if train:
+        state, report = jaxft.train(
+            jaxft.train_step(model, method, update), state, frozen, batches, jax.random.key(SEED), steps=steps,
+            evaluate=lambda state: losses(state.trainable, frozen), eval_every=500, evaluated=evaluated,
+            checkpoints=checkpoints, checkpoint_seconds=240.0, write=append_to(journal),
+            log_every=20, progress=Progress(quiet=False),
+        )  # fmt: skip
+        print(json.dumps({"tokens_per_second": report.tokens_per_second, "seconds": report.seconds}))
     params = jax.tree.map(np.asarray, method.bind(state.trainable, frozen)["params"])
     jaxft.save(out / "model", model, params, dtype="bfloat16")
+    done = int(state.step)
+    write_json(out / "seen.json", {**plan, "steps": done, "tokens": round(tokens * done / steps), "planned": steps})
 
 
 def steps_for(batches: Batches, tokens: float) -> int:
@@ -225,10 +230,11 @@ def main() -> None:
     parser.add_argument("--size", choices=SIZES, default="tiny")
     parser.add_argument("--tokens", type=float, help="tokens to see, both sides (default: as published)")
     parser.add_argument("--batch-size", type=int, default=6, help="packed rows a step")
-    parser.add_argument("--out", type=Path)
+    parser.add_argument("--write", action="store_true", help="write the newest checkpoint as a model, without training")
+    parser.add_argument("--out", type=Path, help="default: $JAXFT_RUNS/own/t5-SIZE")
     given = parser.parse_args()
     out = given.out or RUNS / f"t5-{given.size}"
-    pretrain(given.size, given.tokens or SIZES[given.size].tokens, given.batch_size, out)
+    pretrain(given.size, given.tokens or SIZES[given.size].tokens, given.batch_size, out, train=not given.write)
 
 
 if __name__ == "__main__":

@@ -36,7 +36,7 @@ LICENCES = {
 
 def card(size: str, folder: Path) -> str:
     """Return the model card of a finished run with what `measure.py` has found so far."""
-    plan = json.loads((folder / "plan.json").read_text())
+    plan = json.loads((folder / "seen.json").read_text())
     shape, config = SIZES[size], configs.read_folder(folder / "model")
     superni = sorted({f"{task.licence}" for task in tasks()["superni"]})
     data = {
@@ -50,8 +50,15 @@ def card(size: str, folder: Path) -> str:
         steps=plan["steps"],        batch_size=plan["batch_size"], shape=" + ".join(map(str, plan["shape"])),
         longest=plan["shape"][0], width=shape.width, layers=shape.layers, heads=shape.num_heads,
         head_dim=shape.head_dim, mlp=shape.mlp_width, vocabulary=config.vocab_size, left_out=", ".join(LEFT_OUT),
-        data="\n".join(f"| {name} | {licence} |" for name, licence in data.items()), scores=_scores(folder),
+        schedule=_schedule(plan), data="\n".join(f"| {name} | {licence} |" for name, licence in data.items()),
+        scores=_scores(folder),
     )  # fmt: skip
+
+
+def _schedule(plan) -> str:
+    if plan["steps"] < plan["planned"]:
+        return "It was stopped while the learning rate was still constant: more training would lower the loss."
+    return "The learning rate fell to 0 over the last fifth."
 
 
 def _weights(folder: Path) -> int:

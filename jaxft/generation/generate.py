@@ -130,10 +130,10 @@ def _stream(model, variables, ids, sampling, max_new_tokens, key, batch_size, me
 def _batch(model, ids, batch):
     rows = [ids[i] for i in batch.prompts]
     if not isinstance(model.architecture, T5):
-        return shapes.pad(rows, batch.count, size=batch.length)
-    begin = [[model.config.decoder_start_token_id]] * batch.count
-    encoder = shapes.pad(rows, batch.count, "encoder_", size=batch.length)
-    return encoder | shapes.pad(begin, batch.count, smallest=1)
+        return shapes.pad(rows, batch.rows, size=batch.length)
+    begin = [[model.config.decoder_start_token_id]] * batch.rows
+    encoder = shapes.pad(rows, batch.rows, "encoder_", size=batch.length)
+    return encoder | shapes.pad(begin, batch.rows, smallest=1)
 
 
 def _row_keys(key, group, count):

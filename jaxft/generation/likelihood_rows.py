@@ -13,7 +13,7 @@ from jaxft.generation.sharing import shared_headers
 
 ROOM = 256  # tokens of branches that a row may have beside as many as its prompt
 BATCH = 64  # tokens: what a batch costs beside them
-MUCH = 4096  # tokens: above, shapes of their own are worth their compilations
+MUCH = 1024  # tokens: above, shapes of their own are worth their compilations
 VERY_MUCH = 1 << 19  # and above, half as many again
 
 
@@ -99,13 +99,15 @@ def planned(rows: Sequence[Row], batch_size: int, headers: bool, devices: int = 
     much = lengths.sum() > MUCH
     shapes = _shapes(lengths[:, columns], much)
     fitting = assign(lengths[:, columns], shapes)
-    full = -(-min(batch_size, bucket(len(rows), 1)) // devices) * devices
-    small = max(devices, full // 4 // devices * devices) if much else full
+    full = -(-batch_size // devices) * devices
+    small = max(devices, full // 4 // devices * devices)
     plan = []
     for header, members in groups:
         ordered = sorted(members, key=lambda i: (fitting[i], lengths[i, first]))
         batches = []
-        for taken, count in _cut(ordered, [shapes[fitting[i]] for i in ordered], sorted({full, small})):
+        most = min(full, -(-bucket(len(members), 1) // devices) * devices)
+        sizes = sorted({most, min(most, small)} if much else {most})
+        for taken, count in _cut(ordered, [shapes[fitting[i]] for i in ordered], sizes):
             shape = dict(zip(columns, shapes[fitting[taken[-1]]], strict=True))
             batches.append(Batch(taken, count, shape[0], shape.get(1, 0)))
         plan.append(Group(header, batches[::-1]))

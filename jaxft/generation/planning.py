@@ -5,10 +5,10 @@ number of rows: what one set compiles, the next one finds. Of many, padding cost
 those, of a finer grid, that pad least (`jaxft.data.buckets`), and shorter prompts are decoded by twice or four times as
 many, as far as a batch does not hold more tokens than one of the longest prompts does.
 
->>> [(batch.count, batch.length, len(batch.prompts)) for batch in planned([30, 500] * 2, 2, room=32)]
+>>> [(batch.rows, batch.length, len(batch.prompts)) for batch in planned([30, 500] * 2, 2, room=32)]
 [(2, 512, 2), (2, 32, 2)]
 >>> plan = planned([30] * 900 + [500] * 300, 8, room=32)
->>> sorted({(batch.count, batch.length) for batch in plan}), len(plan)
+>>> sorted({(batch.rows, batch.length) for batch in plan}), len(plan)
 ([(8, 512), (32, 32)], 66)
 """
 
@@ -31,7 +31,7 @@ class Batch(NamedTuple):
     """Numbers of prompts, the longest batch first; the rows and the length that they are padded to."""
 
     prompts: list[int]
-    count: int
+    rows: int
     length: int
 
 

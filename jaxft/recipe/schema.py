@@ -51,13 +51,13 @@ def check(
 ) -> Section:
     """Return the dataclass that `values` fill; `prefix` is where it stands in a recipe."""
     try:
-        return _adapter(section).validate_python(values)
+        return _adapter(section).validate_python(values)  # type: ignore[arg-type]  # a class is hashable
     except ValidationError as error:
         raise UsageError("\n".join(_explain(error, prefix, name, lines or {}))) from None
 
 
 @functools.cache
-def _adapter(section: type[Section]) -> TypeAdapter[Section]:
+def _adapter(section: Any) -> TypeAdapter[Any]:
     return TypeAdapter(section)  # made once: making one takes longer than what it checks
 
 

@@ -45,8 +45,10 @@ def variants(recipe: Recipe, part: AnyRows) -> list[Variant]:
 
 
 def check_prompts(recipe: Recipe, rows: Mapping[str, AnyRows]) -> None:
-    """Raise UsageError, before a model is loaded, for prompts that do not compile or name no field of the data."""
+    """Raise UsageError, before a model is loaded, for negative shots and prompts that fail on the data's first rows."""
     options = recipe.evaluate.in_context
+    if options.enabled and (min(options.shots, default=0) < 0 or not (options.shots or options.prompts)):
+        raise UsageError(f"evaluate.in_context.shots: {options.shots}: give numbers from 0, at least one")
     for text in options.prompts if options.enabled else ():
         check_template("evaluate.in_context.prompts:", text)
         for part in rows.values():

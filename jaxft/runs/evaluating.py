@@ -55,7 +55,10 @@ def evaluate_split(
     if split not in rows:
         raise UsageError(f"--split: the data has no split {split!r}{nearest(split, rows)}")
     if out is not None:
-        Path(out).mkdir(parents=True, exist_ok=True)
+        try:
+            Path(out).mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise UsageError(f"--out: {out} cannot be made ({error.strerror}): choose another") from None
         predictions = predictions or Path(out) / "predictions.jsonl"
     kept, who = Path(out) / "answers.jsonl" if out is not None else _beside(predictions), identity(recipe, adapter)
     check_answers(kept, who)

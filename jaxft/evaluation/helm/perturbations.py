@@ -5,7 +5,8 @@ calls it, so that with HELM's word lists the texts are HELM's (experiments/bench
 those of one example, so that a name becomes the same name in all of them. HELM's own quirk is kept: dialect and gender
 replace words that have a character on both sides, so a text's first word stays.
 
-    perturb("typos", ["Amanda baked cookies."], seed=0, row="test:1")     # ["Amanda bakee cpokies."]
+>>> perturb("typos", ["Amanda baked cookies for Jerry."], seed=0, row="test:1")
+['Amqnsa bakwc dookies ror Jerry.']
 """
 
 from __future__ import annotations

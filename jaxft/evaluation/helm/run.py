@@ -72,7 +72,7 @@ def helm_report(
         return encode_rows(lenient, changed, model)[0]
 
     settings: dict[str, Any] = dataclasses.asdict(recipe.generate)
-    identity = {"model": recipe.model.source, "adapter": adapter, "generate": settings, "helm": 1}
+    identity = {"model": dataclasses.asdict(recipe.model), "adapter": adapter, "generate": settings, "helm": 1}
     versions = perturbed_examples(
         rows[split], examples, encode, recipe.data.prompt, perturbations, seed=seed, words=lists
     )

@@ -11,7 +11,7 @@ or filtered, and uses for nothing else (a field that is compared or indexed keep
 
 References of texts to be written are changed with the fields where HELM does so: dialect, gender and names.
 
-    versions = perturbed_examples(recipe, rows, model, examples, ["typos", "person_name"])
+    versions = perturbed_examples(rows, examples, encode, "{{ dialogue }}", ["typos", "person_name"])
     versions["typos"][0].prompt                                            # examples[0] with typos
 """
 
