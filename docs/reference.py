@@ -12,8 +12,8 @@ import pdoc
 import jaxft
 
 PARTS = (
-    "data", "methods", "models", "pretrained", "training", "generation", "evaluation", "recipe", "runs", "sweep", "report",
-    "errors",
+    "data", "methods", "models", "pretrained", "training", "generation", "evaluation", "recipe", "runs", "sweep",
+    "report", "errors",
 )  # fmt: skip
 
 

@@ -115,7 +115,8 @@ def _show_run(summary: Any, out: str) -> None:
     show_predictions(read_lines(Path(out) / "predictions.jsonl"), console)
     show_cost(summary, console)
     console.print(
-        f"the run: {out}/ (recipe.yaml, metrics.jsonl, adapter/, predictions.jsonl, summary.json, report.html)", markup=False
+        f"the run: {out}/ (recipe.yaml, metrics.jsonl, adapter/, predictions.jsonl, summary.json, report.html)",
+        markup=False,
     )
 
 

@@ -1,4 +1,4 @@
-"""A notebook's code says today what it shows."""
+"""A notebook's code runs; where it trains nothing, it prints today what it shows."""
 
 import contextlib
 import io
@@ -8,16 +8,21 @@ from pathlib import Path
 import pytest
 
 NOTEBOOKS = sorted((Path(__file__).parents[1] / "experiments/notebooks").glob("*.ipynb"))
+EXACT = ("rouge_and_bleu",)  # the others take a minute or more each; 2026-11-22: all five passed
 
 
-@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
-def test_a_notebook_prints_what_it_shows(path):
+@pytest.mark.parametrize(
+    "path",
+    [pytest.param(path, marks=() if path.stem in EXACT else pytest.mark.slow, id=path.stem) for path in NOTEBOOKS],
+)
+def test_a_notebook_runs(path):
     names = {}
     for cell in json.loads(path.read_text(encoding="utf-8"))["cells"]:
         if cell["cell_type"] == "code":
             printed = io.StringIO()
             with contextlib.redirect_stdout(printed):
                 exec("".join(cell["source"]), names)
-            shown = "".join(line for output in cell["outputs"] for line in output["text"])
-            # sacrebleu's signature ends in its version.
-            assert printed.getvalue().split("|version:")[0] == shown.split("|version:")[0]
+            if path.stem in EXACT:
+                shown = "".join(line for output in cell["outputs"] for line in output["text"])
+                # sacrebleu's signature ends in its version.
+                assert printed.getvalue().split("|version:")[0] == shown.split("|version:")[0]

@@ -61,7 +61,8 @@ class Stop(Progress):
 
 def test_the_folder_holds_everything_about_the_run(done):
     recipe, summary = done
-    assert {path.name for path in Path(recipe.out).iterdir()} == {*FILES, ".lock"} - {"answers"}  # which predictions.jsonl replaces
+    there = {path.name for path in Path(recipe.out).iterdir()}
+    assert there == {*FILES, ".lock"} - {"answers"}  # predictions.jsonl has them
     assert load_recipe(files(recipe, "recipe.yaml")) == resolve(recipe)
     assert json.loads(files(recipe, "summary.json").read_text()) == json.loads(json.dumps(summary))
     rows = read_lines(files(recipe, "metrics.jsonl"))

@@ -32,9 +32,9 @@ from jaxft.errors import UsageError, nearest
 class Encoded:
     """One example: int32 ids of the prompt, and of the completion with its end token; what it is scored against.
 
-    `task` and `template` say where it comes from, `choices` the answers that there are, `choice_tokens` their ids as the
-    completion writes them, without an end token. `metrics` and `stop` are the task's. `counted` (bool, as long as the
-    completion) marks the tokens that are learnt, where not all are: of a conversation the assistant's turns.
+    `task` and `template` say where it comes from, `choices` the answers that there are, `choice_tokens` their ids as
+    the completion writes them, without an end token. `metrics` and `stop` are the task's. `counted` (bool, as long as
+    the completion) marks the tokens that are learnt, where not all are: of a conversation the assistant's turns.
     """
 
     id: str
