@@ -1,5 +1,6 @@
 """Make the API reference from the docstrings: `python -W error docs/reference.py site`."""
 
+import importlib
 import os
 import sys
 import warnings
@@ -9,8 +10,6 @@ os.environ.setdefault("JAX_PLATFORMS", "cpu")
 
 import pdoc
 
-import jaxft
-
 PARTS = (
     "data", "methods", "models", "pretrained", "training", "generation", "evaluation", "recipe", "runs", "sweep",
     "report", "errors",
@@ -18,13 +17,13 @@ PARTS = (
 
 
 def main(folder: str) -> None:
-    for name in jaxft.__all__:  # pdoc looks into the module, where names appear at their first use
-        setattr(jaxft, name, getattr(jaxft, name))
+    names = ["jaxft", *(f"jaxft.{part}" for part in PARTS)]
+    for module in map(importlib.import_module, names):
+        for name in getattr(module, "__all__", ()):  # pdoc looks into the module, where some appear at first use
+            setattr(module, name, getattr(module, name))
     # A named tuple's __init__ has lost the module in which its annotations mean something; they are shown as text.
     warnings.filterwarnings("ignore", message=r"Error parsing type annotation ForwardRef.*__init__")
-    folders = [f"jaxft.{part}" for part in PARTS]
-    hidden = [f"!jaxft.{part}.__main__" for part in PARTS]
-    pdoc.pdoc("jaxft", *folders, *hidden, output_directory=Path(folder))
+    pdoc.pdoc(*names, output_directory=Path(folder))
 
 
 if __name__ == "__main__":
