@@ -110,7 +110,7 @@ def samples(size: str, model: Model) -> list[dict[str, Any]]:
     ]
 
 
-def tune(size: str, model: Model, steps: int = 150) -> dict[str, Any]:
+def tune(size: str, model: Model, steps: int = 100) -> dict[str, Any]:
     """Return scores on summaries of dialogues after tuning from the trained and from the untrained weights."""
     from jaxft.recipe import (
         DataRecipe,
@@ -145,6 +145,7 @@ def tune(size: str, model: Model, steps: int = 150) -> dict[str, Any]:
             found[f"{label}, {method}"] = {
                 "after": summary["after"], "before": summary.get("before"), "intervals": summary.get("intervals")
             }  # fmt: skip
+            print(label, method, summary["after"], flush=True)
     return found
 
 

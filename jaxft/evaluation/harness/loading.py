@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import logging
 import os
+import warnings
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -154,7 +155,7 @@ def quiet() -> Iterator[None]:
     from datasets.utils import disable_progress_bars, enable_progress_bars
     from tqdm.std import tqdm
 
-    loggers = [logging.getLogger(name) for name in ("lm_eval", "datasets")]
+    loggers = [logging.getLogger(name) for name in ("lm_eval", "datasets", "huggingface_hub")]
     levels = [logger.level for logger in loggers]
     init = tqdm.__init__
 
@@ -166,7 +167,9 @@ def quiet() -> Iterator[None]:
     for logger in loggers:
         logger.setLevel(logging.ERROR)
     try:
-        yield
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", module="sklearn")  # F1 of resamples without one of the labels
+            yield
     finally:
         tqdm.__init__ = init
         enable_progress_bars()

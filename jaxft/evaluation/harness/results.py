@@ -9,6 +9,7 @@ from typing import Any, TypeGuard
 import numpy as np
 
 from jaxft.evaluation.harness.loading import Loaded
+from jaxft.evaluation.metrics.measuring import wilson
 
 RESAMPLES = 1000
 VERSION = 1  # of results.json
@@ -17,10 +18,11 @@ Interval = tuple[float, float]
 
 
 def task_intervals(task: Any, scores: Mapping[str, Any], samples: Sequence[Mapping[str, Any]]) -> dict[str, Interval]:
-    """Return the 95 % interval of each of a task's scores: normal, by lm-eval's standard error, else by the bootstrap.
+    """Return the 95 % interval of each of a task's scores.
 
-    Where lm-eval has no standard error the metric is computed again on resampled examples, unless it brings its own
-    `interval`. A score of fewer than two examples has none.
+    Wilson's for a share of right examples, else normal by lm-eval's standard error, else by the bootstrap: the metric
+    is computed again on resampled examples, unless it brings its own `interval`. A score of fewer than two examples
+    has none, but for a share.
     """
     found = {}
     for key, value in scores.items():
@@ -29,7 +31,9 @@ def task_intervals(task: Any, scores: Mapping[str, Any], samples: Sequence[Mappi
             continue
         items = [sample[metric] for sample in samples if sample["filter"] == filtered and metric in sample]
         error = scores.get(f"{metric}_stderr,{filtered}")
-        if _is_number(error):
+        if items and all(item in (0, 1) for item in items) and value == sum(items) / len(items):
+            found[key] = wilson(int(sum(items)), len(items))
+        elif _is_number(error):
             found[key] = (value - 1.96 * error, value + 1.96 * error)
         elif len(items) > 1:
             interval = _bootstrap(task.aggregation().get(metric), items)

@@ -243,7 +243,7 @@ def _provenance(source: str, adapter: str | None, settings: Settings, began: flo
     return {
         "config": {"model": "jaxft", "model_args": source, "adapter": adapter, **settings._asdict(), "seed": SEED,
                    "bootstrap_iters": 1000},
-        "interval": "95 %: 1.96 of lm-eval's standard errors, else percentiles of 1000 resamples",
+        "interval": "95 %: Wilson's for shares, else 1.96 standard errors of lm-eval, else 1000 resamples",
         "jaxft_version": jaxft.__version__,
         "lm_eval_version": importlib.metadata.version("lm_eval"),
         "jax_version": jax.__version__,
