@@ -133,7 +133,7 @@ def test_a_member_that_diverges_disturbs_no_other(llama):
 
 
 @pytest.mark.parametrize("kind", ["lora", "prompt", "prefix", "selective"])
-@pytest.mark.parametrize("num_beams", [1, 2])
+@pytest.mark.parametrize("num_beams", [1, pytest.param(2, marks=pytest.mark.slow)])
 def test_decoding_mixes_members(kind, num_beams, model):
     bound = [method.bind(*started(method, model, seed)) for seed, method in enumerate(PAIRS[kind], start=1)]
     prompts, ids = [[5, 6, 7], [8, 9, 10, 11], [5, 6, 7]], [0, 1, 1]

@@ -251,6 +251,7 @@ def wait_for_step(process, out, step):
     raise AssertionError(process.stderr.read())
 
 
+@pytest.mark.slow  # a minute; test_run.py, test_loop.py and test_checkpoint.py kill in-process. 2026-11-22: passed
 def test_ctrl_c_and_kill_9_then_the_same_command_ends_with_the_same_bits(place, tmp_path):
     """The promise of a run that lasts, on real processes."""
     whole, out = tmp_path / "whole", tmp_path / "broken"

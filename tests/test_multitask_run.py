@@ -152,6 +152,7 @@ def test_what_is_wrong_with_tasks_shows_before_a_model_is_loaded(tmp_path):
         ({"tasks": [{"task": one, "limit": 0}]}, "the limit of .* is 0; use whole numbers from 1"),
         ({"tasks": [{"task": one, "limit": {"tset": 3}}]}, "no split 'tset'; did you mean 'test'"),
         ({"tasks": [one, other, one]}, "who.* twice"),
+        ({"tasks": [one | {"metrics": ["acuracy"]}]}, "metrics of who: .*'acuracy'; did you mean 'accuracy'"),
         ({"tasks": [one], "mixture": {"whom": 1}}, "unknown task 'whom'; did you mean 'who'"),
         ({"tasks": [one, other], "mixture": {"who": 1}}, "the task 'long' has no weight"),
         ({"tasks": [one | {"train": False}]}, "for evaluation only"),

@@ -50,7 +50,7 @@ def step_of(method, model, **settings):
     return jax.tree.map(lambda new, old: np.asarray(new) - old, state.trainable, before)
 
 
-ON_T5 = ("full", "lora", "adapter-houlsby", "prefix-network", "ia3", "union")
+ON_T5 = ("lora", "union")
 
 
 def test_a_step_moves_the_trainable_tree_alone_however_it_is_run(name, method, model):
@@ -61,10 +61,20 @@ def test_a_step_moves_the_trainable_tree_alone_however_it_is_run(name, method, m
     assert all(change.any() for change in jax.tree.leaves(moved))
     jax.tree.map(np.testing.assert_array_equal, base, model.params)  # raises if a leaf was donated
     if name not in ON_T5 and isinstance(model.architecture, T5):
-        return  # the transformed step is what takes long to compile
+        return  # the transformed step is what takes long to compile: the others are below
+    assert_close(transformed(method, model), moved, tolerance=1e-4)
+
+
+def transformed(method, model):
     changed = with_numerics(model, remat="full", unroll=True)
-    again = step_of(method, changed, accumulate=2, mesh=make_mesh(data=2, fsdp=2))
-    assert_close(again, moved, tolerance=1e-4)
+    return step_of(method, changed, accumulate=2, mesh=make_mesh(data=2, fsdp=2))
+
+
+@pytest.mark.slow
+def test_on_t5_the_other_methods_steps_are_the_same_however_they_are_run(name, method, model):
+    if name not in ON_T5 and isinstance(model.architecture, T5):
+        moved = step_of(method, with_numerics(model, remat="none"))
+        assert_close(transformed(method, model), moved, tolerance=1e-4)
 
 
 def test_cached_decoding_equals_the_full_forward(method, model):

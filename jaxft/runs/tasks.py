@@ -17,6 +17,7 @@ from jaxft.data.statistics import target_tokens
 from jaxft.data.tasks import Task, encode_task, load_tasks, render_task
 from jaxft.data.tasks.drawing import checked_rates
 from jaxft.errors import UsageError, nearest
+from jaxft.evaluation.metrics import check_metrics
 from jaxft.models import Model
 from jaxft.recipe import Recipe
 
@@ -164,6 +165,10 @@ def chosen_tasks(recipe: Recipe, tasks: Sequence[Any], field: str) -> Iterator[C
         for task in load_tasks([entry["task"]], recipe.data.root):
             if task.name in seen:
                 raise UsageError(f"{field}: {task.name} is there twice: keep one of them")
+            try:
+                check_metrics(task.metrics)
+            except UsageError as error:
+                raise UsageError(f"{field}: metrics of {task.name}: {error}") from None
             seen.add(task.name)
             yield Chosen(task, weight, limit)
 

@@ -97,7 +97,6 @@ class Task:
             object.__setattr__(self, "completion", "completion")
         if isinstance(self.choices, list) and len(set(self.choices)) < max(len(self.choices), 2):
             raise UsageError("choices: give two or more different ones")
-        _check_metrics(self.metrics)
         _check_templates(self)
         object.__setattr__(self, "splits", {split_name(k): v for k, v in self.splits.items()})
 
@@ -192,15 +191,6 @@ class Task:
         if "{root}" in source:
             raise UsageError(f"{self.name}: its data lie in {source}; say where with `root` or JAXFT_DATA")
         return source
-
-
-def _check_metrics(metrics: Sequence[str]) -> None:
-    from jaxft.evaluation.metrics import check_metrics  # names alone: data know nothing else of evaluation
-
-    try:
-        check_metrics(metrics)
-    except UsageError as error:
-        raise UsageError(f"metrics: {error}") from None
 
 
 def _check_templates(task: Task) -> None:
