@@ -38,7 +38,9 @@ def tiny(monkeypatch, tmp_path):
     Path("dialogues.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
 
 
-@pytest.mark.parametrize("method", ["lora", pytest.param("full", marks=pytest.mark.slow), "prompt"])
+@pytest.mark.parametrize(
+    "method", ["lora", *(pytest.param(name, marks=pytest.mark.slow) for name in ("full", "prompt"))]
+)
 def test_the_example_runs(tiny, method):
     (code,) = blocks("python")
     code = code.replace("max_length=384", "max_length=1024").replace("range(60)", "range(3)")

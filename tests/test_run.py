@@ -232,7 +232,7 @@ def test_an_encoder_decoder_runs_by_the_same_recipe(place, tmp_path, method):
 MESHES = [
     pytest.param(MeshRecipe(data=4, fsdp=1), marks=pytest.mark.slow),
     MeshRecipe(data=2, fsdp=2),
-    MeshRecipe(data=1, fsdp=4),
+    pytest.param(MeshRecipe(data=1, fsdp=4), marks=pytest.mark.slow),
 ]
 
 

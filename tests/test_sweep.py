@@ -209,7 +209,7 @@ def test_members_with_batches_of_their_own(llama):
         ({"name": "prompt", "length": 3}, dataclasses.replace(OPTIMIZER, name="adafactor", clip_norm=None)),
         pytest.param({**LORA, "rslora": True}, OPTIMIZER, marks=pytest.mark.slow),
         pytest.param({**LORA, "name": "dora"}, OPTIMIZER, marks=pytest.mark.slow),
-        ({**LORA, "name": "pissa"}, OPTIMIZER),
+        pytest.param({**LORA, "name": "pissa"}, OPTIMIZER, marks=pytest.mark.slow),
         pytest.param({"name": "vera", "rank": 4}, OPTIMIZER, marks=pytest.mark.slow),
         ({"name": "selective", "targets": "norms"}, OPTIMIZER),
         ({"name": "adapter", "width": 4}, OPTIMIZER),

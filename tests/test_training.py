@@ -76,7 +76,9 @@ def test_accumulation_gives_the_same_gradient(model):
         assert_close(update(model, method, batch, accumulate=accumulate), whole)
 
 
-@pytest.mark.parametrize("method", [full(), lora(4, 8, "all")], ids=["full", "lora"])
+@pytest.mark.parametrize(
+    "method", [pytest.param(full(), marks=pytest.mark.slow, id="full"), pytest.param(lora(4, 8, "all"), id="lora")]
+)
 def test_devices_give_the_same_gradient(model, method):
     batch = make_batch(model.config, rows=8)
     alone = update(model, method, batch)
