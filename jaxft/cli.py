@@ -26,7 +26,7 @@ import sys
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from jaxft.arguments import make_parser, split_fields
+from jaxft.arguments import BY_HELM, ON_A_SPLIT, ON_BENCHMARKS, make_parser, split_fields
 from jaxft.errors import Error, UsageError
 
 
@@ -137,19 +137,25 @@ def _evaluate(arguments: argparse.Namespace, fields: list[str]) -> None:
 
     if arguments.tasks is not None:
         return _evaluate_tasks(arguments, fields)
+    _refuse(arguments, ON_BENCHMARKS, "for benchmarks only: name them with --tasks")
+    split = arguments.split or "test"
     recipe = load_recipe(arguments.recipe, [f"--model.source={arguments.model}", *fields])
     if arguments.helm:
+        _refuse(
+            arguments, (*ON_A_SPLIT, "out"), "not with --helm, which prints its scores; --answers keeps the answers"
+        )
         from rich.console import Console
 
         from jaxft.evaluation.helm import show_report
         from jaxft.evaluation.helm.run import helm_options, helm_report
 
-        found = helm_report(recipe, arguments.adapter, arguments.split, **helm_options(arguments))
+        found = helm_report(recipe, arguments.adapter, split, **helm_options(arguments))
         show_report(found, Console(stderr=True))
     else:
+        _refuse(arguments, BY_HELM, "for --helm only")
         from jaxft.runs.use import evaluate_split
 
-        found = evaluate_split(recipe, arguments.adapter, arguments.split, arguments.predictions, out=arguments.out)
+        found = evaluate_split(recipe, arguments.adapter, split, arguments.predictions, out=arguments.out)
     print(json.dumps(found, indent=2))
 
 
@@ -161,12 +167,14 @@ def _evaluate_tasks(arguments: argparse.Namespace, fields: list[str]) -> None:
 
     _no_fields(fields)
     arguments.out = arguments.out or "evaluation"
-    if arguments.recipe or arguments.helm:
-        raise UsageError("--tasks: benchmarks bring their own data; leave out the recipe and --helm, or --tasks")
+    if arguments.recipe:
+        raise UsageError("--tasks: benchmarks bring their own data; leave out the recipe, or --tasks")
+    _refuse(arguments, ("helm", "split", *ON_A_SPLIT, *BY_HELM), "for a recipe's data, not with --tasks")
+    asked = {name: getattr(arguments, name) for name in Settings._fields}
     report = evaluate_tasks(
         arguments.model,
         [name.strip() for name in arguments.tasks.split(",")],
-        settings=Settings(**{name: getattr(arguments, name) for name in Settings._fields}),
+        settings=Settings(**{name: value for name, value in asked.items() if value is not None}),
         note=Progress().note,
         **{name: getattr(arguments, name) for name in ("adapter", "data_root", "include_path", "out")},
     )
@@ -222,6 +230,12 @@ def _look(arguments: argparse.Namespace, fields: list[str]) -> None:
     _no_fields(fields)
     for path in look(arguments.adapter, arguments.out, arguments.model):
         print(path)
+
+
+def _refuse(arguments: argparse.Namespace, names: Sequence[str], why: str) -> None:
+    for name in names:
+        if getattr(arguments, name) not in (None, False):
+            raise UsageError(f"--{name.replace('_', '-')}: {why}")
 
 
 def _no_fields(fields: list[str]) -> None:
