@@ -88,6 +88,20 @@ def test_params_counts_every_method_before_anything_is_compiled(place, capsys):
     assert f"{2 * (16 + 16):,}" in capsys.readouterr().out
 
 
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        (["--limit", "5"], "--limit: for benchmarks only: name them with --tasks"),
+        (["--tasks", "boolq", "--split", "dev"], "--split: for a recipe's data, not with --tasks"),
+        (["--tasks", "boolq", "--helm"], "--helm: for a recipe's data, not with --tasks"),
+        (["--tasks", "boolq", "--words", "lists.yaml"], "--words: for a recipe's data, not with --tasks"),
+    ],
+)
+def test_evaluate_refuses_a_flag_that_it_would_not_read(flags, message, capsys):
+    assert main(["evaluate", "no-model", *flags]) == 2
+    assert message in capsys.readouterr().err
+
+
 def test_evaluate_gives_the_scores_of_the_run(trained, place, capsys):
     recipe, adapter = place / "tiny.yaml", trained / "adapter"
     capsys.readouterr()
