@@ -167,9 +167,9 @@ def _evaluate_tasks(arguments: argparse.Namespace, fields: list[str]) -> None:
 
     _no_fields(fields)
     arguments.out = arguments.out or "evaluation"
-    if arguments.recipe:
-        raise UsageError("--tasks: benchmarks bring their own data; leave out the recipe, or --tasks")
-    _refuse(arguments, ("helm", "split", *ON_A_SPLIT, *BY_HELM), "for a recipe's data, not with --tasks")
+    if arguments.recipe or arguments.helm:
+        raise UsageError("--tasks: benchmarks bring their own data; leave out the recipe and --helm, or --tasks")
+    _refuse(arguments, ("split", *ON_A_SPLIT, *BY_HELM), "for a recipe's data, not with --tasks")
     asked = {name: getattr(arguments, name) for name in Settings._fields}
     report = evaluate_tasks(
         arguments.model,

@@ -93,7 +93,6 @@ def test_params_counts_every_method_before_anything_is_compiled(place, capsys):
     [
         (["--limit", "5"], "--limit: for benchmarks only: name them with --tasks"),
         (["--tasks", "boolq", "--split", "dev"], "--split: for a recipe's data, not with --tasks"),
-        (["--tasks", "boolq", "--helm"], "--helm: for a recipe's data, not with --tasks"),
         (["--tasks", "boolq", "--words", "lists.yaml"], "--words: for a recipe's data, not with --tasks"),
     ],
 )
