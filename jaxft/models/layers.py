@@ -18,6 +18,7 @@ import jax.numpy as jnp
 from flax import linen as nn
 from jax.sharding import PartitionSpec
 
+from jaxft.models.products import contract
 from jaxft.models.quantised import Quantised, product
 
 Variables = Mapping[str, Any]
@@ -45,12 +46,12 @@ def dot(x: jax.Array, kernel: jax.Array | Transposed | Quantised) -> jax.Array:
         # The barriers keep XLA from turning the product round again.
         barrier = jax.lax.optimization_barrier
         rows = barrier(x.reshape(-1, x.shape[-1]).T)
-        return barrier(kernel.kernel.astype(x.dtype) @ rows).T.reshape(*x.shape[:-1], -1)
+        return barrier(contract("FD,DM->FM", kernel.kernel.astype(x.dtype), rows)).T.reshape(*x.shape[:-1], -1)
     kernel = kernel.astype(x.dtype)
     if kernel.ndim == 3:
         return x @ kernel
     # Two axes, because XLA on CPU transposes a copy of both factors to contract over two axes in the kernel's gradient.
-    return (x.reshape(-1, x.shape[-1]) @ kernel).reshape(*x.shape[:-1], kernel.shape[-1])
+    return contract("MD,DF->MF", x.reshape(-1, x.shape[-1]), kernel).reshape(*x.shape[:-1], kernel.shape[-1])
 
 
 def norm(x: jax.Array, weights: Variables, eps: float, offset: float = 0.0) -> jax.Array:
@@ -197,10 +198,11 @@ def project(hidden: jax.Array, variables: Variables) -> jax.Array:
     """Return float32 logits `[..., V]`, from the head if there is one, else from the embedding."""
     params = variables["params"]
     if "head" in params:
-        kernel, contract = params["head"]["kernel"], 0
+        kernel, spec = params["head"]["kernel"], "MD,DV->MV"
         if isinstance(kernel, Transposed):
             return dot(hidden, kernel).astype(jnp.float32)
     else:
-        kernel, contract = params["embedding"], 1
-    dimensions = (((hidden.ndim - 1,), (contract,)), ((), ()))
-    return jax.lax.dot_general(hidden, kernel.astype(hidden.dtype), dimensions, preferred_element_type=jnp.float32)
+        kernel, spec = params["embedding"], "MD,VD->MV"
+    rows = hidden.reshape(-1, hidden.shape[-1])
+    logits = contract(spec, rows, kernel.astype(hidden.dtype), jnp.float32)
+    return logits.reshape(*hidden.shape[:-1], logits.shape[-1])

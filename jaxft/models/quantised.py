@@ -29,6 +29,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxft.errors import UsageError, nearest
+from jaxft.models.products import contract
 
 BLOCK, SMALLEST_BLOCK = 64, 16  # rows of a kernel that share a scale in NF4
 
@@ -170,7 +171,7 @@ def _backward(kernel, gradient):
 
 
 def _flat_product(x, kernel):
-    return (x.reshape(-1, x.shape[-1]) @ kernel).reshape(*x.shape[:-1], kernel.shape[-1])
+    return contract("MD,DF->MF", x.reshape(-1, x.shape[-1]), kernel).reshape(*x.shape[:-1], kernel.shape[-1])
 
 
 product.defvjp(_forward, _backward)
