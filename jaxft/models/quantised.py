@@ -162,16 +162,16 @@ def _forward(x, kernel):
     # Bound to what it is multiplied with: else XLA may make every kernel dense ahead of its turn, outside the loop over
     # tokens say, or keep a dense one from the forward pass for the backward pass.
     x, kernel = jax.lax.optimization_barrier((x, kernel))
-    return _flat_product(x, kernel.astype(x.dtype)), kernel
+    return _flat_product("MD,DF->MF", x, kernel.astype(x.dtype)), kernel
 
 
 def _backward(kernel, gradient):
     gradient, kernel = jax.lax.optimization_barrier((gradient, kernel))
-    return _flat_product(gradient, kernel.astype(gradient.dtype).T), None
+    return _flat_product("MF,DF->MD", gradient, kernel.astype(gradient.dtype)), None
 
 
-def _flat_product(x, kernel):
-    return contract("MD,DF->MF", x.reshape(-1, x.shape[-1]), kernel).reshape(*x.shape[:-1], kernel.shape[-1])
+def _flat_product(spec, x, kernel):
+    return contract(spec, x.reshape(-1, x.shape[-1]), kernel).reshape(*x.shape[:-1], -1)
 
 
 product.defvjp(_forward, _backward)
