@@ -6,9 +6,9 @@ Claim       LoRA's file is at most a fiftieth of the model's, a soft prompt's a 
 Data        None: shapes, and the compiler's count of a step of 8 rows of 512 and 128 tokens.
 Model       small: our T5 (jaxft:t5-tiny), its adapters really written. paper: FLAN-T5-base, -large and -XL, from
             shapes.
-Expected    GPT-3 175B: 350 GB to train against 1.2 TB, a file of 35 MB against 350 GB (Hu et al. 2021,
-            arXiv:2106.09685); prompts of 100 tokens of T5-XXL 0.01 % of the weights (Lester et al. 2021). At 4M
-            weights shares are larger.
+Expected    LoRA of rank 4 on query and value of GPT-3 175B: 350 GB to train against 1.2 TB, a file of 35 MB against 350
+            GB (Hu et al. 2021, arXiv:2106.09685, section 4.2); a soft prompt is less than 0.01 % of a model of more
+            than a billion weights (Lester et al. 2021, arXiv:2104.08691, section 4). At 4M weights shares are larger.
 Command     python experiments/costs.py --size=small
 """
 

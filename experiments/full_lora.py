@@ -5,8 +5,9 @@ Claim       Full tuning > LoRA >> the untuned model, LoRA within 1.4 points of R
 Data        small: 2,000 made-up dialogues (jaxft.data.dialogues) and 100 others to test. paper: DialogSum (Chen et
             al. 2021, arXiv:2105.06762), 12,460 dialogues and 200 to test with three references, the best one counted.
 Model       small: our T5 (jaxft:t5-tiny), which has not seen these summaries. paper: FLAN-T5-base.
-Expected    FLAN-T5-base on DialogSum: ROUGE-1 23.3 untuned, 40.8 LoRA of rank 32, 42.2 full (REFERENCES).
-            SmolLM2-135M: dialogsum_lora.py.
+Expected    FLAN-T5-base on DialogSum: ROUGE-1 23.3 untuned, 40.8 LoRA of rank 32, 42.2 full (one reference each,
+            stemmer on; DeepLearning.AI and AWS, Generative AI with Large Language Models, lab 2). SmolLM2-135M:
+            dialogsum_lora.py.
 Command     python experiments/full_lora.py --size=small
 """
 

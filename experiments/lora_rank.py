@@ -4,8 +4,9 @@ Question    Ranks 1 to 64 on data-to-text generation, on query and value as publ
 Claim       Small ranks suffice: loss is flat past 16, and 4 to 32 are as good as 64.
 Data        E2E NLG (Novikova et al. 2017): 42,061 pairs and 330 inputs to test with all their references (small:
             2,000 and 100); at small in jaxft's six phrasings.
-Model       small: our T5 (jaxft:t5-tiny), which has read the texts of E2E, never the task. paper: FLAN-T5-base with
-            the schedule of Hu et al. 2021 (arXiv:2106.09685).
+Model       small: our T5 (jaxft:t5-tiny), which has read the texts of E2E, and nearly all of its development part as
+            triples of DART, but no test input and never the task in this form. paper: FLAN-T5-base with the schedule of
+            Hu et al. 2021 (arXiv:2106.09685).
 Expected    GPT-2 medium on E2E (their table 18): BLEU 68.7, 69.2, 70.4, 69.6, 69.6, 69.3, 69.2 at ranks 1, 2, 4, 8,
             16, 32, 64; validation loss 1.23 to 1.16, flat past 16; ROUGE-L 0.705 to 0.720.
 Settings    All ranks and seeds train as one program (jaxft.sweep). NIST is nltk's; METEOR only where nltk has

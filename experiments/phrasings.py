@@ -5,8 +5,9 @@ Claim       Training on many phrasings of an instruction is better on unseen phr
 Data        AG News (Zhang et al. 2015); jaxft's six training phrasings and its two held-out ones; 200 dev items to
             test.
 Model       small: our T5 (jaxft:t5-tiny). paper: FLAN-T5-base.
-Expected    T0 (Sanh et al. 2021, arXiv:2110.08207, figure 6): more prompts a data set raise the median and lower the
-            spread on held-out tasks; FLAN (Wei et al. 2021, appendix B) saw little effect of more templates.
+Expected    T0 (Sanh et al. 2021, arXiv:2110.08207): more prompts a data set raise the median and lower the spread on
+            held-out tasks; FLAN (Wei et al. 2021, arXiv:2109.01652, appendix B.1): more templates a data set make next
+            to no difference.
 Command     python experiments/phrasings.py --size=small
 """
 

@@ -5,8 +5,8 @@ Claim       A learned prompt beats the best of several hand-written ones.
 Data        small: made-up dialogues and their summaries, 100 to test. paper: DialogSum.
 Model       small: our T5 (jaxft:t5-tiny). paper: FLAN-T5-base.
 Expected    Learned above the best hand-written; SmolLM2-135M on DialogSum: ROUGE-1 0.384 against 0.263
-            (dialogsum_lora.py); GPT-3's prompt design 71.8 against 90.5 of prompt-tuned T5-XXL on SuperGLUE (Lester
-            et al. 2021, arXiv:2104.08691).
+            (dialogsum_lora.py); SuperGLUE of few-shot GPT-3 71.8 (test) against 90.5 (dev, table 3) of prompt-tuned
+            T5-XXL (Lester et al. 2021, arXiv:2104.08691).
 Settings    The best hand-written prompt is chosen on the test examples themselves, in its own favour.
 Command     python experiments/prompt_engineering.py --size=small
 """

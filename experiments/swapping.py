@@ -6,8 +6,9 @@ Claim       A mixed batch writes what each adapter alone would write, and takes 
 Data        Questions of the made-up support conversations, 8 for each adapter.
 Model       small: our T5 (jaxft:t5-tiny); adapters drawn at random, large enough to change every answer. paper:
             FLAN-T5-base.
-Expected    The same texts (to rounding of near ties), and less time: S-LoRA (Sheng et al. 2023, arXiv:2311.03285) and
-            Punica serve mixed batches at up to 4 and 12 times the throughput on GPUs.
+Expected    The same texts (to rounding of near ties), and less time: on GPUs S-LoRA (Sheng et al. 2023,
+            arXiv:2311.03285) reports up to 4 times the throughput of PEFT and of vLLM with naive LoRA support, Punica
+            (Chen et al. 2023, arXiv:2310.18547) 12 times that of earlier serving systems.
 Command     python experiments/swapping.py --size=small
 """
 

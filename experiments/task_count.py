@@ -5,8 +5,9 @@ Claim       The held-out score grows with the number of training tasks, and with
 Data        Super-NaturalInstructions (Wang et al. 2022, arXiv:2204.07705), 90 test examples (paper: 900).
 Model       small: our T5s, as many as are here (experiments/pretraining makes the larger two). paper: FLAN-T5 shapes,
             T5 1.1 LM-adapted base, large and XL.
-Expected    FLAN (Wei et al. 2021, arXiv:2109.01652, figures 6 and 7): more clusters of tasks help a large model, and
-            harm a small one; Tk-Instruct (figure 5): ROUGE-L grows log-linearly with tasks and with size.
+Expected    FLAN (Wei et al. 2021, arXiv:2109.01652, figures 6 and 7): more clusters of tasks help a model of 137B,
+            instruction tuning harms models of 8B and below on unseen tasks; Tk-Instruct (Wang et al. 2022, figure 5):
+            ROUGE-L grows log-linearly with tasks and with size.
 Command     python experiments/task_count.py --size=small
 """
 

@@ -4,8 +4,9 @@ Question    English to German captions: untuned, soft prompt, LoRA, full tuning.
 Claim       Full tuning > LoRA >> a soft prompt and the untuned model, in BLEU.
 Data        Multi30k (Elliott et al. 2016), 29,000 pairs (small: 2,000), 100 captions of test 2016 (paper: 500).
 Model       small: our T5 (jaxft:t5-tiny), pretrained on English alone. paper: FLAN-T5-base.
-Expected    Transformers trained on these pairs alone reach 38 to 41 BLEU on test 2016 (Wu et al. 2021,
-            arXiv:2105.14462); a model of 4M weights that sees 2,000 pairs for a few minutes should stay far below.
+Expected    A Transformer of 4 + 4 layers of width 128 trained on these pairs alone reaches 41.0 BLEU on test 2016
+            (lower-cased tokens; Wu et al. 2021, arXiv:2105.14462, repository LividWo/Revisit-MMT); a model that sees
+            2,000 pairs for a few minutes should stay far below.
 Command     python experiments/translation.py --size=small
 """
 

@@ -76,7 +76,7 @@ def _sweep(sweep: argparse.ArgumentParser) -> None:
 
 
 def _report(report: argparse.ArgumentParser) -> None:
-    report.add_argument("runs", nargs="+", metavar="RUN", help="folder of a run or a sweep, or a results.json")
+    report.add_argument("runs", nargs="+", metavar="RUN", help="folder of a run or a sweep, results.json or helm.json")
     report.add_argument("--out", help="the page (default: report.html in the folder of one run, or here for several)")
 
 

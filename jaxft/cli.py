@@ -141,9 +141,7 @@ def _evaluate(arguments: argparse.Namespace, fields: list[str]) -> None:
     split = arguments.split or "test"
     recipe = load_recipe(arguments.recipe, [f"--model.source={arguments.model}", *fields])
     if arguments.helm:
-        _refuse(
-            arguments, (*ON_A_SPLIT, "out"), "not with --helm, which prints its scores; --answers keeps the answers"
-        )
+        _refuse(arguments, ON_A_SPLIT, "not with --helm: --out keeps its scores, --answers the answers")
         from rich.console import Console
 
         from jaxft.evaluation.helm import show_report

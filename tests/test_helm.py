@@ -46,6 +46,7 @@ from jaxft.evaluation.helm.versions import protected, written_fields
 from jaxft.evaluation.helm.words import own_words
 from jaxft.evaluation.helm.worst import NOTHING_CHANGED, worst_case
 from jaxft.generation import generate, log_likelihood
+from jaxft.report import read, report_page
 
 TEXT = "Yes: Emily and Brad say that he isn't here, because  it is late. My brother, Emily  would have thanked him. "
 
@@ -311,7 +312,9 @@ def test_seven_of_choices(folder):
     one = recipe(folder / "model", folder / "data", folder / "run")
     data = dataclasses.replace(one.data, source=None, prompt=None, completion=None, tasks=[str(record)])
     found = helm_report(dataclasses.replace(one, data=data), perturbations=["lowercase", "person_name"], requests=0,
-                        toxicity=None, resamples=20)  # fmt: skip
+                        toxicity=None, resamples=20, out=folder / "seven")  # fmt: skip
+    assert json.loads((folder / "seven" / "helm.json").read_text()) == found
+    assert "accuracy" in report_page([folder / "seven"]) and not read(folder / "seven").notes
     assert found["metric"] == "exact_match" and found["n"] == 6
     assert found["calibration"]["ece_1_bin"]["n"] == 6
     # Two tokens, chosen by their own probability: HELM's separate_original.
@@ -426,6 +429,7 @@ def test_the_command_line_refuses_before_a_model_is_loaded(folder, capsys):
         (["--toxicity", "json:dump"], "toxicity scorer"),
         (["--words", str(folder / "none.yaml")], "cannot be read"),
         (["--split", "tests"], "did you mean 'test'"),
+        (["--out", str(folder / "data" / "test.jsonl")], "cannot be made"),
     ):
         assert main(["evaluate", model, *fields, "--helm", *flags]) in (1, 2)
         assert message in capsys.readouterr().err

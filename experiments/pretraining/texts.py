@@ -3,7 +3,8 @@
 Taken: Super-NaturalInstructions (training tasks whose instances have a free licence), FLAN's chain-of-thought data,
 E2E, DART, BoolQ, some data sets of the P3 sample, Dolly, Self-Instruct's seeds, and conversations that jaxft makes up.
 Never seen: GLUE, the summaries of the made-up dialogues, Super-NaturalInstructions' test tasks, MMLU, BBH, BIG-bench,
-DialogSum, SAMSum, Alpaca, WebNLG, Multi30k.
+DialogSum, SAMSum, Alpaca, Multi30k, and E2E and WebNLG as tasks. Entries of both come in DART's own form: a third of
+its rows are WebNLG's, whose licence is not for commercial use (card.md says so).
 """
 
 from __future__ import annotations

@@ -18,9 +18,11 @@ def bucket_shapes(lengths: np.ndarray, num_buckets: int = 4, multiple: int = 32)
     """Return at most `num_buckets` shapes, ascending in every column, the last of which holds every example.
 
     `lengths` is `[examples, columns]`: one column (tokens) for a decoder, two (encoder, decoder) for an
-    encoder-decoder, whose buckets follow the first. Padded lengths are multiples of `multiple`.
+    encoder-decoder, whose buckets follow the first. Padded lengths are multiples of `multiple`, those of the later
+    columns of 8 at most: completions are often a few tokens, and add no shape.
     """
-    rounded = -(-np.maximum(lengths, 1) // multiple) * multiple
+    multiples = np.array([multiple] + [min(multiple, 8)] * (lengths.shape[1] - 1))
+    rounded = -(-np.maximum(lengths, 1) // multiples) * multiples
     bounds = _bounds(rounded[:, 0], num_buckets)
     shapes: list[Shape] = []
     for bound in bounds:

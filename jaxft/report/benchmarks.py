@@ -34,7 +34,9 @@ def read_benchmarks(path: Path, name: str) -> Benchmarks:
     results = part(found, "groups") | part(found, "results")
     tasks = {task: _metrics(one, part(found, "intervals", task)) for task, one in results.items() if part(one)}
     if not any(tasks.values()):
-        raise UsageError(f"{path}: holds no `results` by task: name a run folder, or results.json of `jaxft evaluate`")
+        raise UsageError(
+            f"{path}: holds no `results` by task: name a run folder, or results.json or helm.json of `jaxft evaluate`"
+        )
     notes += [f"{task} failed: {reason}" for task, reason in part(found, "failed").items()]
     notes += [
         f"{group} is without {', '.join(map(str, lost))}" for group, lost in part(found, "missing").items() if lost

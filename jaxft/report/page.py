@@ -1,4 +1,4 @@
-"""The page: runs, sweeps and benchmarks poured into the template; and how any page of the project is made."""
+"""The page: runs, sweeps and evaluations poured into the template; and how any page of the project is made."""
 
 from __future__ import annotations
 
@@ -12,17 +12,15 @@ import jinja2
 from markupsafe import Markup
 
 from jaxft.errors import UsageError
-from jaxft.report import sections, tables
+from jaxft.report import helm, sections, tables
 from jaxft.report.benchmarks import Benchmarks
-from jaxft.report.reading import Run, Sweep, read
+from jaxft.report.reading import Found, Run, Sweep, read_all
 from jaxft.report.rescoring import Pair, pairs, with_intervals
 from jaxft.training.journal import write_text
 
-Found = Run | Sweep | Benchmarks
-
 
 def write_report(paths: Sequence[str | Path], out: str | Path | None = None) -> Path:
-    """Write the page of runs, sweeps and results of benchmarks and return its path.
+    """Write the page of runs, sweeps and results of evaluations and return its path.
 
     `out`: by default report.html in the folder of the only run, or here if there are several. Only a page that this
     wrote is replaced. Raises UsageError for a path that is none of these, before anything is written.
@@ -36,7 +34,8 @@ def write_report(paths: Sequence[str | Path], out: str | Path | None = None) -> 
 def report_page(paths: Sequence[str | Path]) -> str:
     """Return the page as HTML."""
     names = _names([Path(path) for path in paths])
-    found: list[Found] = [read(path, name) for path, name in zip(paths, names, strict=True)]
+    each = [one for path, name in zip(paths, names, strict=True) for one in read_all(path, name)]
+    found: list[Found] = list({one.path.resolve(): one for one in each}.values())
     runs = [one for one in found if isinstance(one, Run)]
     compared, problem = pairs(runs) if len(runs) > 1 else ([], "")
     notes: dict[str, list[str]] = {problem: []} if problem else {}
@@ -80,11 +79,12 @@ def environment(*folders: Path) -> jinja2.Environment:
 def _report(found: Sequence[Found], runs: list[Run], compared: Sequence[Pair], notes: Mapping[str, list[str]]) -> str:
     sweeps = [one for one in found if isinstance(one, Sweep)]
     results = [one for one in found if isinstance(one, Benchmarks)]
+    seven = [one for one in found if isinstance(one, helm.Helm)]
     made = {name: getattr(tables, name)(runs) if runs else None
             for name in ("facts", "settings", "scores", "probes", "drift", "costs", "tasks", "phrasings")}  # fmt: skip
     drawn = ("score_bars", "curves", "probe_bars", "gain_marks", "cost_bars", "task_bars", "baseline_bars")
     return _template().render(
-        title=" · ".join(one.name for one in found),
+        title=" · ".join(dict.fromkeys(one.name for one in found)),
         runs=runs,
         notes=notes,
         verdicts=[(run.name, text) for run in runs if (text := sections.verdict(run))],
@@ -102,6 +102,10 @@ def _report(found: Sequence[Found], runs: list[Run], compared: Sequence[Pair], n
         results=results,
         benchmarks=tables.benchmarks(results) if results else None,
         benchmark_bars=sections.benchmark_bars(results),
+        seven=seven,
+        seven_tables=[tables.Table("", *helm.helm_rows(seven, whole)) for whole in (False, True)],
+        not_measured=helm.reasons(seven),
+        definitions=helm.definitions(seven),
     )
 
 
@@ -124,10 +128,10 @@ def _names(paths: Sequence[Path]) -> list[str]:
     whole = [path.resolve() if path.is_dir() else path.resolve().with_suffix("") for path in paths]
     if len(set(whole)) < len(whole):
         raise UsageError("a folder is named twice: name each once")
-    # results.json stands in the folder whose name says what it is.
-    whole = [path.parent if path.name == "results" else path for path in whole]
+    # Such a file stands in the folder whose name says what it is.
+    whole = [path.parent if path.name in ("results", "helm") and not path.is_dir() else path for path in whole]
     for depth in range(1, max(len(path.parts) for path in whole) + 1):
         names = ["/".join(path.parts[-depth:]) for path in whole]
-        if len(set(names)) == len(names):
+        if len(set(names)) == len(set(whole)):
             break
     return names

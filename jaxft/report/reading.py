@@ -1,4 +1,4 @@
-"""Run folders, sweep folders and results of benchmarks as plain values; what is missing becomes a note.
+"""Run folders, sweep folders, results of benchmarks and of HELM as plain values; what is missing becomes a note.
 
     run = read("runs/lora")
     run.scores["rouge1"].after.value, run.notes
@@ -17,6 +17,7 @@ from typing import Any, NamedTuple, TypeVar
 import yaml
 
 from jaxft.errors import UsageError
+from jaxft.report import helm
 from jaxft.report.benchmarks import Benchmarks, read_benchmarks
 from jaxft.report.values import Change, Measure, Value, bounded, change, json_object, mappings, measures, number, part
 from jaxft.training.journal import read_lines
@@ -78,22 +79,34 @@ class Sweep(Folder):
     rows: list[dict[str, Any]]
 
 
-def read(path: str | Path, name: str = "") -> Run | Sweep | Benchmarks:
-    """Return what a folder or a results.json holds. Raises UsageError if it is neither run, sweep nor results."""
+Found = Run | Sweep | Benchmarks | helm.Helm
+
+
+def read_all(path: str | Path, name: str = "") -> list[Found]:
+    """Return what `read` does, and HELM's metrics that lie in the same folder."""
+    found, beside = read(path, name), Path(path) / helm.FILE
+    more = beside.is_file() and not isinstance(found, helm.Helm)
+    return [found, helm.read_helm(beside, found.name)] if more else [found]
+
+
+def read(path: str | Path, name: str = "") -> Found:
+    """Return what a folder, a results.json or a helm.json holds; UsageError if it is no run, sweep or results."""
     path = Path(path)
     name = name or path.resolve().name
     if not path.exists():
         raise UsageError(f"{path}: there is no such folder")
     if path.is_file():
-        return read_benchmarks(path, name)
+        return helm.read_helm(path, name) if helm.is_helm(path) else read_benchmarks(path, name)
     if (path / "sweep.json").exists():
         return _sweep(path, name)
     if any((path / file).exists() for file in ("summary.json", "metrics.jsonl", "predictions.jsonl", "recipe.yaml")):
         return _run(path, name)
     if (path / "results.json").exists():
         return read_benchmarks(path / "results.json", name)
-    raise UsageError(f"{path}: is no run, no sweep and no results of benchmarks (it has no summary.json, "
-                     "metrics.jsonl, sweep.json or results.json): name the folder that `out` named")  # fmt: skip
+    if (path / helm.FILE).is_file():
+        return helm.read_helm(path / helm.FILE, name)
+    raise UsageError(f"{path}: is no run, no sweep and no results of an evaluation (it has no summary.json, "
+                     "metrics.jsonl, sweep.json, results.json, helm.json): name the folder of `out`")  # fmt: skip
 
 
 def _run(path: Path, name: str) -> Run:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import jax
@@ -25,11 +26,12 @@ from jaxft.evaluation.helm.words import load_words
 from jaxft.evaluation.resampling import RESAMPLES
 from jaxft.recipe import Recipe, resolve
 from jaxft.runs.parts import encode_rows, load_model, read_splits
+from jaxft.training.journal import write_json
 
 
 def helm_options(arguments: Any) -> dict[str, Any]:
     """Return what the command line's flags say to `helm_report`."""
-    options = {name: getattr(arguments, name) for name in ("toxicity", "words", "answers")}
+    options = {name: getattr(arguments, name) for name in ("toxicity", "words", "answers", "out")}
     if arguments.perturbations is not None:
         options["perturbations"] = [name.strip() for name in arguments.perturbations.split(",") if name.strip()]
     return options
@@ -47,12 +49,14 @@ def helm_report(
     answers: str | None = None,
     resamples: int = RESAMPLES,
     seed: int = 0,
+    out: str | Path | None = None,
 ) -> dict[str, Any]:
     """Return HELM's seven of a recipe's model, with an adapter if one is given, on a split of its data.
 
     toxicity: `module:function` or a classifier's directory. words: a file of word lists in place of ours. answers: a
-    file that keeps what the model answers, to go on after a stop. Several tasks come as `{"tasks": {name: report}}`.
-    Raises UsageError for what is wrong with any of these before the model is loaded.
+    file that keeps what the model answers, to go on after a stop. out: a folder for what is returned, helm.json.
+    Several tasks come as `{"tasks": {name: report}}`. Raises UsageError for what is wrong with any of these before the
+    model is loaded.
     """
     recipe = resolve(recipe)
     check_perturbations(perturbations)
@@ -62,6 +66,11 @@ def helm_report(
     rows = read_splits(recipe)
     if split not in rows:
         raise UsageError(f"--split: the data has no split {split!r}{nearest(split, rows)}")
+    if out is not None:
+        try:
+            Path(out).mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise UsageError(f"--out: {out} cannot be made ({error.strerror}): choose another") from None
     model = load_model(recipe)
     variables = _variables(model, adapter)
     examples, _ = encode_rows(recipe, rows[split], model)
@@ -88,7 +97,10 @@ def helm_report(
             metrics = None if some[0].metrics else _metrics(recipe)
             found[name] = seven(model, variables, some, versions=own, metrics=metrics, **options).to_dict()
     about = {"model": recipe.model.source, "adapter": adapter, "split": split}
-    return {**about, **(next(iter(found.values())) if len(found) == 1 else {"tasks": found})}
+    report = {**about, **(next(iter(found.values())) if len(found) == 1 else {"tasks": found})}
+    if out is not None:
+        write_json(Path(out) / "helm.json", report)
+    return report
 
 
 def _parts(rows: Any, examples: Sequence[Encoded]) -> Mapping[str, Sequence[int]]:
