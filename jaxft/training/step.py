@@ -54,69 +54,37 @@ def train_step(
     is then `Anchored`, and the metrics have the mean KL divergence and the L2 penalty; `loss` stays without them.
     Raises `UsageError` for a batch (of NumPy arrays) in which no target counts.
     """
-    architecture, loss_of = model.architecture, loss or token_loss()
     banked = isinstance(optimizer, PerMember)
     if banked != (method.config["name"] == "bank"):
         raise UsageError("optimizer: wrap it in jaxft.per_member for a bank, and for a bank only")
-
-    def summed(trainable, anchors, batch, key):
-        variables = _bound(method, trainable, anchors.frozen, batch)
-        if not kl_to_base:
-            total, tokens = loss_of(architecture, variables, batch, key)
-            return total, {"loss": total, "tokens": tokens}
-        total, tokens, kl = loss_of(architecture, variables, batch, key, anchors.base)
-        return total + kl_to_base * kl, {"loss": total, "tokens": tokens, "kl_to_base": kl}
-
-    def gradient_of(trainable, anchors, batch, key):
-        if not tasks:
-            (_, sums), gradient = jax.value_and_grad(summed, has_aux=True)(trainable, anchors, batch, key)
-            return sums, gradient
-
-        def weighed(trainable, weights):
-            return summed(trainable, anchors, {**batch, "weights": weights}, key)
-
-        (_, sums), (gradient, losses) = jax.value_and_grad(weighed, (0, 1), has_aux=True)(trainable, batch["weights"])
-        by_task = {"task_loss": losses * batch["weights"], "task_tokens": batch["weights"]}
-        found = {name: jnp.zeros(tasks).at[batch["tasks"]].add(values) for name, values in by_task.items()}
-        return {**sums, **found}, gradient
+    gradient_of = _gradient_of(_objective(model.architecture, method, loss or token_loss(), kl_to_base), tasks)
 
     def compute(state: TrainState, frozen, batch, key):
         anchors = anchored(frozen, kl_to_base, l2_to_base, banked)
         key = jax.random.fold_in(key, state.step)
-        counts = None
         if banked:
             batch, counts = weigh_members(batch, jax.tree.leaves(state.trainable)[0].shape[0])
         sums, gradient = _accumulated(gradient_of, state.trainable, anchors, batch, key, accumulate)
         total, tokens = sums.pop("loss"), sums.pop("tokens")
         if kl_to_base:
             sums["kl_to_base"] /= tokens
-        if counts is None:
-            gradient = jax.tree.map(lambda g: g / tokens, gradient)
-            if l2_to_base:
-                moved, half = distance(state.trainable, anchors.start)
-                gradient = jax.tree.map(lambda g, d: g + l2_to_base * d, gradient, moved)
-                sums["l2_to_base"] = l2_to_base * half
-            trained, metrics = _updated(optimizer, state, gradient, total, tokens)
-        else:
+        if banked:
             trained, metrics = update_members(optimizer, state, gradient, total, counts)
+        else:
+            gradient, penalty = _mean(gradient, tokens, state.trainable, anchors.start, l2_to_base)
+            trained, metrics = _updated(optimizer, state, gradient, total, tokens)
+            metrics |= penalty
         if mesh is not None:
             trained = jax.lax.with_sharding_constraint(trained, shardings(trained, mesh))
         return trained._replace(step=state.step + 1), {**metrics, **sums}
 
-    compiled = jax.jit(compute, donate_argnums=0)
-
-    def step(state, frozen, batch, key):
+    def check(frozen, batch):
         check_batch(batch, accumulate)
         anchored(frozen, kl_to_base, l2_to_base, banked)
         if banked:
             check_ids(batch.get("adapter_ids"), batch["tokens"].shape[0], len(method.config["methods"]))
-        if mesh is None:
-            return compiled(state, frozen, batch, key)
-        with jax.set_mesh(mesh):
-            return compiled(state, frozen, shard_batch(batch, mesh), key)
 
-    step.jitted = compiled  # type: ignore[attr-defined]  # for lowering, cost analysis and counting compilations
-    return step
+    return _checked(jax.jit(compute, donate_argnums=0), check, mesh)
 
 
 def loss_step(model: Any, method: Method, *, loss: Loss | None = None) -> Callable[[Any, Any, Any], tuple]:
@@ -128,6 +96,58 @@ def loss_step(model: Any, method: Method, *, loss: Loss | None = None) -> Callab
         return loss_of(architecture, _bound(method, trainable, frozen, batch), batch, None)
 
     return compute
+
+
+def _checked(compiled, check, mesh):
+    def step(state, frozen, batch, key):
+        check(frozen, batch)
+        if mesh is None:
+            return compiled(state, frozen, batch, key)
+        with jax.set_mesh(mesh):
+            return compiled(state, frozen, shard_batch(batch, mesh), key)
+
+    step.jitted = compiled  # type: ignore[attr-defined]  # for lowering, cost analysis and counting compilations
+    return step
+
+
+def _objective(architecture, method, loss_of, kl_to_base):
+    # What is differentiated is a sum over target tokens; beside it are the sums that the metrics are made of.
+    def summed(trainable, anchors, batch, key):
+        variables = _bound(method, trainable, anchors.frozen, batch)
+        if not kl_to_base:
+            total, tokens = loss_of(architecture, variables, batch, key)
+            return total, {"loss": total, "tokens": tokens}
+        total, tokens, kl = loss_of(architecture, variables, batch, key, anchors.base)
+        return total + kl_to_base * kl, {"loss": total, "tokens": tokens, "kl_to_base": kl}
+
+    return summed
+
+
+def _gradient_of(summed, tasks):
+    def plain(trainable, anchors, batch, key):
+        (_, sums), gradient = jax.value_and_grad(summed, has_aux=True)(trainable, anchors, batch, key)
+        return sums, gradient
+
+    # The sum is linear in the weights: its gradient there is each token's loss.
+    def by_task(trainable, anchors, batch, key):
+        def weighed(trainable, weights):
+            return summed(trainable, anchors, {**batch, "weights": weights}, key)
+
+        (_, sums), (gradient, losses) = jax.value_and_grad(weighed, (0, 1), has_aux=True)(trainable, batch["weights"])
+        told = {"task_loss": losses * batch["weights"], "task_tokens": batch["weights"]}
+        found = {name: jnp.zeros(tasks).at[batch["tasks"]].add(values) for name, values in told.items()}
+        return {**sums, **found}, gradient
+
+    return by_task if tasks else plain
+
+
+def _mean(gradient, tokens, trainable, start, l2_to_base):
+    gradient = jax.tree.map(lambda g: g / tokens, gradient)
+    if not l2_to_base:
+        return gradient, {}
+    moved, half = distance(trainable, start)
+    gradient = jax.tree.map(lambda g, d: g + l2_to_base * d, gradient, moved)
+    return gradient, {"l2_to_base": l2_to_base * half}
 
 
 def _updated(optimizer, state, gradient, total, tokens):

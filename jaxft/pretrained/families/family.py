@@ -8,7 +8,9 @@ files. `{}` stands for the layer; a kernel is `[in, out]` here and, but for GPT-
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+import dataclasses
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 from jaxft.errors import UsageError, nearest
@@ -39,7 +41,8 @@ class Name(NamedTuple):
         return self.ours.endswith("/kernel") and not (self.straight and convention == "hf")
 
 
-class Family(NamedTuple):
+@dataclasses.dataclass(frozen=True)
+class Family(ABC):
     """A family: `model_type` and `architecture` as `config.json` names it, `gguf` as `general.architecture` does.
 
     The readers get every field that the file holds or its format fills in, and raise `UsageError` for a setting that
@@ -51,13 +54,26 @@ class Family(NamedTuple):
     model_type: str
     architecture: str
     gguf: str
-    from_hf: Callable[[Fields, Fields, str], Config]
-    to_hf: Callable[[Any], dict[str, Any]]
-    from_gguf: Callable[[Fields, Shapes, str], Config]
-    to_gguf: Callable[[Any], dict[str, Any]]
-    names: Callable[[Any], tuple[Name, ...]]
-    copies: Mapping[str, str]
-    bare: str = ""
+    bare: str = dataclasses.field(default="", kw_only=True)
+
+    @abstractmethod
+    def from_hf(self, fields: Fields, stated: Fields, where: str) -> Config: ...
+
+    @abstractmethod
+    def to_hf(self, config: Any) -> dict[str, Any]: ...
+
+    @abstractmethod
+    def from_gguf(self, metadata: Fields, shapes: Shapes, where: str) -> Config: ...
+
+    @abstractmethod
+    def to_gguf(self, config: Any) -> dict[str, Any]: ...
+
+    @abstractmethod
+    def names(self, config: Any) -> tuple[Name, ...]: ...
+
+    @property
+    @abstractmethod
+    def copies(self) -> Mapping[str, str]: ...
 
 
 def block(ours: str, hf: str, gguf: str, members: Mapping[str, Name]) -> tuple[Name, ...]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from typing import Any
 
 import numpy as np
@@ -24,12 +25,17 @@ HF = {
 }
 STATED = ("vocab_size", "num_layers", "d_model", "num_heads", "d_kv", "d_ff")
 NEUTRAL: dict[str, tuple] = {"quantization_config": (None,)}
+_EMBEDDINGS = ("encoder.embed_tokens.weight", "decoder.embed_tokens.weight")
 
 
-def family(model_type: str, architecture: str, ties: bool = True) -> Family:
-    """Return a family of encoder-decoders in T5's format; `ties` says whether a head may be tied (and scaled) there."""
+@dataclasses.dataclass(frozen=True)
+class T5Family(Family):
+    """A family of encoder-decoders in T5's format; `ties` says whether a head may be tied (and scaled) there."""
 
-    def from_hf(fields: Fields, stated: Fields, where: str) -> T5Config:
+    gguf: str = "t5"
+    ties: bool = True
+
+    def from_hf(self, fields: Fields, stated: Fields, where: str) -> T5Config:
         for name in STATED:
             stated[name]  # KeyError
         refuse_unless(fields, NEUTRAL, where)
@@ -41,17 +47,17 @@ def family(model_type: str, architecture: str, ties: bool = True) -> Family:
         tied = stated.get("scale_decoder_outputs", stated.get("tie_word_embeddings", True))
         pad, start = fields.get("pad_token_id") or 0, fields.get("decoder_start_token_id")
         return T5Config(
-            family=model_type,
+            family=self.model_type,
             gated=gate == "gated",
             activation="gelu_new" if (gate, act) == ("gated", "gelu") else activation(act, where),
-            tie_embeddings=ties and tied is not False,
+            tie_embeddings=self.ties and tied is not False,
             eos_token_ids=token_ids(fields.get("eos_token_id")),
             pad_token_id=pad,
             decoder_start_token_id=pad if start is None else start,
             **{ours: fields[theirs] for ours, theirs in HF.items()},
         )
 
-    def to_hf(config: T5Config) -> dict[str, Any]:
+    def to_hf(self, config: T5Config) -> dict[str, Any]:
         act = "gelu" if config.gated and config.activation == "gelu_new" else config.activation
         return {
             "is_encoder_decoder": True,
@@ -60,74 +66,71 @@ def family(model_type: str, architecture: str, ties: bool = True) -> Family:
             **{theirs: getattr(config, ours) for ours, theirs in HF.items()},
         }
 
-    copies = dict.fromkeys(("lm_head.weight", *_EMBEDDINGS), "shared.weight")
-    return Family(model_type, architecture, "t5", from_hf, to_hf, from_gguf, to_gguf, names, copies)
+    def from_gguf(self, metadata: Fields, shapes: Shapes, where: str) -> T5Config:
+        def get(name, *default):
+            return metadata.get(f"t5.{name}", *default) if default else metadata[f"t5.{name}"]
 
+        # The file states no activation: llama.cpp takes gated for v1.1's GELU and plain for v1.0's ReLU.
+        gated = "enc.blk.0.ffn_gate.weight" in shapes
+        layers = get("block_count")
+        ends = [metadata[f"tokenizer.ggml.{name}_token_id"] for name in ("eos", "eot") if _named(metadata, name)]
+        epsilon = get("attention.layer_norm_epsilon", get("attention.layer_norm_rms_epsilon", 1e-6))
+        return T5Config(
+            family="t5",
+            vocab_size=shapes["token_embd.weight"][0],
+            num_layers=layers,
+            num_decoder_layers=get("decoder_block_count", layers),
+            width=get("embedding_length"),
+            num_heads=get("attention.head_count"),
+            head_dim=get("attention.key_length"),
+            mlp_width=get("feed_forward_length"),
+            gated=gated,
+            activation="gelu_new" if gated else "relu",
+            relative_buckets=get("attention.relative_buckets_count", 32),
+            norm_eps=float(str(np.float32(epsilon))),
+            tie_embeddings="output.weight" not in shapes,
+            eos_token_ids=tuple(dict.fromkeys(ends)) or (1,),
+            pad_token_id=metadata.get("tokenizer.ggml.padding_token_id", 0),
+            decoder_start_token_id=get("decoder_start_token_id", 0),
+        )
 
-_EMBEDDINGS = ("encoder.embed_tokens.weight", "decoder.embed_tokens.weight")
+    def to_gguf(self, config: T5Config) -> dict[str, Any]:
+        expected = "gelu_new" if config.gated else "relu"
+        if config.activation != expected or config.relative_max_distance != 128:
+            raise UsageError(
+                "GGUF's t5 has gated GELU or plain ReLU, and distances of at most 128; this model has others"
+            )
+        return {
+            "block_count": config.num_layers,
+            "decoder_block_count": config.num_decoder_layers,
+            "context_length": 512 if config.max_length == 2048 else config.max_length,
+            "embedding_length": config.width,
+            "feed_forward_length": config.mlp_width,
+            "attention.head_count": config.num_heads,
+            "attention.key_length": config.head_dim,
+            "attention.value_length": config.head_dim,
+            "attention.relative_buckets_count": config.relative_buckets,
+            "attention.layer_norm_epsilon": config.norm_eps,
+            "attention.layer_norm_rms_epsilon": config.norm_eps,
+            "decoder_start_token_id": config.decoder_start_token_id,
+        }
 
+    def names(self, config: T5Config) -> tuple[Name, ...]:
+        """Return the names of all tensors; the relative biases of a stack lie in its first layer."""
+        return (
+            Name("embedding", "shared.weight", "token_embd.weight"),
+            *_stack("encoder", "enc", cross=False, gated=config.gated),
+            *_stack("decoder", "dec", cross=True, gated=config.gated),
+            Name("head/kernel", "lm_head.weight", "output.weight", otherwise="shared.weight"),
+        )
 
-def from_gguf(metadata: Fields, shapes: Shapes, where: str) -> T5Config:
-    def get(name, *default):
-        return metadata.get(f"t5.{name}", *default) if default else metadata[f"t5.{name}"]
-
-    # The file states no activation: llama.cpp takes gated for v1.1's GELU and plain for v1.0's ReLU.
-    gated = "enc.blk.0.ffn_gate.weight" in shapes
-    layers = get("block_count")
-    ends = [metadata[f"tokenizer.ggml.{name}_token_id"] for name in ("eos", "eot") if _named(metadata, name)]
-    epsilon = get("attention.layer_norm_epsilon", get("attention.layer_norm_rms_epsilon", 1e-6))
-    return T5Config(
-        family="t5",
-        vocab_size=shapes["token_embd.weight"][0],
-        num_layers=layers,
-        num_decoder_layers=get("decoder_block_count", layers),
-        width=get("embedding_length"),
-        num_heads=get("attention.head_count"),
-        head_dim=get("attention.key_length"),
-        mlp_width=get("feed_forward_length"),
-        gated=gated,
-        activation="gelu_new" if gated else "relu",
-        relative_buckets=get("attention.relative_buckets_count", 32),
-        norm_eps=float(str(np.float32(epsilon))),
-        tie_embeddings="output.weight" not in shapes,
-        eos_token_ids=tuple(dict.fromkeys(ends)) or (1,),
-        pad_token_id=metadata.get("tokenizer.ggml.padding_token_id", 0),
-        decoder_start_token_id=get("decoder_start_token_id", 0),
-    )
+    @property
+    def copies(self) -> dict[str, str]:
+        return dict.fromkeys(("lm_head.weight", *_EMBEDDINGS), "shared.weight")
 
 
 def _named(metadata: Fields, token: str) -> bool:
     return f"tokenizer.ggml.{token}_token_id" in metadata
-
-
-def to_gguf(config: T5Config) -> dict[str, Any]:
-    expected = "gelu_new" if config.gated else "relu"
-    if config.activation != expected or config.relative_max_distance != 128:
-        raise UsageError("GGUF's t5 has gated GELU or plain ReLU, and distances of at most 128; this model has others")
-    return {
-        "block_count": config.num_layers,
-        "decoder_block_count": config.num_decoder_layers,
-        "context_length": 512 if config.max_length == 2048 else config.max_length,
-        "embedding_length": config.width,
-        "feed_forward_length": config.mlp_width,
-        "attention.head_count": config.num_heads,
-        "attention.key_length": config.head_dim,
-        "attention.value_length": config.head_dim,
-        "attention.relative_buckets_count": config.relative_buckets,
-        "attention.layer_norm_epsilon": config.norm_eps,
-        "attention.layer_norm_rms_epsilon": config.norm_eps,
-        "decoder_start_token_id": config.decoder_start_token_id,
-    }
-
-
-def names(config: T5Config) -> tuple[Name, ...]:
-    """Return the names of all tensors; the relative biases of a stack lie in its first layer."""
-    return (
-        Name("embedding", "shared.weight", "token_embd.weight"),
-        *_stack("encoder", "enc", cross=False, gated=config.gated),
-        *_stack("decoder", "dec", cross=True, gated=config.gated),
-        Name("head/kernel", "lm_head.weight", "output.weight", otherwise="shared.weight"),
-    )
 
 
 def _stack(ours: str, gguf: str, cross: bool, gated: bool) -> tuple[Name, ...]:
@@ -156,4 +159,4 @@ def _stack(ours: str, gguf: str, cross: bool, gated: bool) -> tuple[Name, ...]:
     )
 
 
-FAMILIES = (family("t5", "T5ForConditionalGeneration"), family("mt5", "MT5ForConditionalGeneration", ties=False))
+FAMILIES = (T5Family("t5", "T5ForConditionalGeneration"), T5Family("mt5", "MT5ForConditionalGeneration", ties=False))
