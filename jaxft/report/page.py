@@ -73,6 +73,7 @@ def environment(*folders: Path) -> jinja2.Environment:
     made.filters["count"] = lambda number: f"{number:,}"
     made.filters["percent"] = lambda share: f"{share:.1%}"
     made.filters["data"] = _data
+    made.filters["command"] = _command
     return made
 
 
@@ -122,6 +123,14 @@ def _data(value: Any) -> Markup:
 def _bare(run: Run) -> bool:
     known = [value for one in run.scores.values() for value in (one.before, one.after) if value is not None]
     return bool(known) and all(value.low is None for value in known)
+
+
+def _command(given: Any) -> str:
+    # Where the program lies on a machine says nothing to who reads the page.
+    if not isinstance(given, list) or not given:
+        return str(given)
+    program = Path(str(given[0])).name
+    return " ".join(["python -m jaxft" if program == "__main__.py" else program, *map(str, given[1:])])
 
 
 def _names(paths: Sequence[Path]) -> list[str]:
