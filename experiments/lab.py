@@ -83,12 +83,11 @@ class Experiment:
         """Return the resolved recipe of each arm and seed; `flags` are laid over all of them."""
         if size not in settings.SIZES:
             raise UsageError(f"--size: {size!r}{nearest(size, settings.SIZES)}")
-        made = {}
+        made, given = {}, parse_flags(flags)
         for name, arm in self.arms(size).items():
             for seed in range(seeds or self.seeds[size]):
                 own = {"train.seed": seed, "data.seed": seed, "out": "-"}
                 values = json.loads(json.dumps(self.base(size)))
-                given = parse_flags(flags)
                 overrides = settings.suited(dict(given).get("model.source", ""), arm.overrides)
                 lay_over(values, [*overrides.items(), *own.items(), *arm.by_seed(seed).items(), *given])
                 recipe = make_recipe(values, name=f"{self.name}, {name}")

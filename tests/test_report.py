@@ -100,7 +100,7 @@ def rows(count=12, tuned="the man bit the dog"):
 def write_run(folder, made=None, predictions=None, steps=60, **method):
     folder.mkdir(parents=True)
     (folder / "recipe.yaml").write_text(yaml.safe_dump(recipe(**method)))
-    session = {"started": "2026-11-22T06:00:00+00:00", "command": ["/home/me/bin/jaxft", "train", "x.yaml"],
+    session = {"started": "2026-11-22T06:00:00+00:00", "command": ["/usr/bin/jaxft", "train", "x.yaml"],
                "python": "3.12.1",
                "git_commit": "0123456789abcdef", "versions": {"jax": "0.10.2"}, "platform": "Linux",
                "devices": {"kind": "TPU v5e", "count": 8}}  # fmt: skip

@@ -49,7 +49,7 @@ def dot(x: jax.Array, kernel: jax.Array | Transposed | Quantised) -> jax.Array:
         return barrier(contract("FD,DM->FM", kernel.kernel.astype(x.dtype), rows)).T.reshape(*x.shape[:-1], -1)
     kernel = kernel.astype(x.dtype)
     if kernel.ndim == 3:
-        return x @ kernel
+        return contract("BTD,BDF->BTF", x, kernel)
     # Two axes, because XLA on CPU transposes a copy of both factors to contract over two axes in the kernel's gradient.
     return contract("MD,DF->MF", x.reshape(-1, x.shape[-1]), kernel).reshape(*x.shape[:-1], kernel.shape[-1])
 

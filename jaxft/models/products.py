@@ -50,11 +50,9 @@ def _backward(spec, dtype, kept, gradient):
     if y is not None:
         dx = _product(f"{out},{right}->{left}", gradient.astype(y.dtype), y, y.dtype)
     if x is not None:
-        # Turned by hand: a product over the first axis of both factors is slow on CPU.
-        turned = jax.lax.optimization_barrier(x.T) if x.ndim == 2 else x
-        dy = _product(
-            f"{left[::-1] if x.ndim == 2 else left},{out}->{right}", turned, gradient.astype(x.dtype), x.dtype
-        )
+        if x.ndim == 2:  # turned by hand: a product over the first axis of both factors is slow on CPU
+            x, left = jax.lax.optimization_barrier(x.T), left[::-1]
+        dy = _product(f"{left},{out}->{right}", x, gradient.astype(x.dtype), x.dtype)
     return dx, dy
 
 
