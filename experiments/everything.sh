@@ -3,7 +3,7 @@
 # Finished ones are passed over in seconds, stopped ones go on; a failure is reported and the next one begins.
 cd "$(dirname "$0")/.." || exit 1
 size=${1:-small}
-for name in costs swapping full_lora lora_rank data_size in_context prompt_engineering phrasings forgetting_remedies \
+for name in costs swapping rates full_lora lora_rank data_size in_context prompt_engineering phrasings forgetting_remedies \
             prompt_length lora_targets nearest_tokens translation prompt_scale instruction_tuning task_count; do
     echo "== $name"
     nice -n 10 "${PYTHON:-python}" "experiments/$name.py" "--size=$size" || echo "FAILED: $name"

@@ -45,7 +45,15 @@ def curve(arm: str) -> tuple[str, float] | None:
 
 
 EXPERIMENT = Experiment(
-    __file__, __doc__, base, arms, checks, metric="accuracy", shown=("loss", "trained"), curve=curve
+    __file__,
+    __doc__,
+    base,
+    arms,
+    checks,
+    metric="accuracy",
+    shown=("loss", "trained"),
+    curve=curve,
+    along="length of the prompt in tokens",
 )
 
 if __name__ == "__main__":

@@ -59,7 +59,15 @@ def curve(arm: str) -> tuple[str, float]:
 
 
 EXPERIMENT = Experiment(
-    __file__, __doc__, base, arms, checks, metric="accuracy", shown=("loss", "trained", "train_seconds"), curve=curve
+    __file__,
+    __doc__,
+    base,
+    arms,
+    checks,
+    metric="accuracy",
+    shown=("loss", "trained", "train_seconds"),
+    curve=curve,
+    along="size of the model, smallest first",
 )
 
 if __name__ == "__main__":

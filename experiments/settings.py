@@ -181,9 +181,14 @@ def tuned(size: str, method: str, **settings: Any) -> dict[str, Any]:
 
 
 def suited(source: str, overrides: Mapping[str, Any]) -> dict[str, Any]:
-    """Return an arm's overrides laid over what a model that is not a size's own wants, with its rate for the method."""
-    rate = OTHER_RATES.get(source, {}).get(overrides.get("method", METHODS["lora"])["name"])
-    return {**OTHERS.get(source, {}), **overrides, **({"optimizer.learning_rate": rate} if rate else {})}
+    """Return an arm's overrides laid over what a model that is not a size's own wants, with its rate for the method.
+
+    An arm that asks for a multiple of the size's own rate gets that multiple of the model's.
+    """
+    method, field = overrides.get("method", METHODS["lora"])["name"], "optimizer.learning_rate"
+    rate, own = OTHER_RATES.get(source, {}).get(method), RATES["small"][method]
+    scaled = {field: rate * (overrides.get(field, own) / own)} if rate else {}
+    return {**OTHERS.get(source, {}), **overrides, **scaled}
 
 
 def base(size: str, data: str, metrics: list[str] | None = None, **sections: Mapping[str, Any]) -> dict[str, Any]:

@@ -63,7 +63,8 @@ def summary_table(records: Sequence[Mapping[str, Any]]) -> str:
 
 def _summary_row(record: Mapping[str, Any]) -> str:
     found, name = _results(record), record["metric"]
-    ours = "; ".join(f"{arm} {_cell(found, arm, name)}" for arm in _ordered(record))
+    arms = _ordered(record)
+    ours = "; ".join(f"{arm} {_cell(found, arm, name)}" for arm in arms) if len(arms) <= 12 else "see below"
     models = ", ".join(Path(model).name if "/" in model else model for model in record["models"])
     commits = {run.get("commit", record["commit"]): 0 for runs in record["arms"].values() for run in runs.values()}
     where = f"`{record['command']}`, {', '.join(commits)}, {record['hardware']}, {record['seconds'] / 60:.0f} min"
@@ -107,7 +108,7 @@ def picture(experiment: Any, record: Mapping[str, Any], path: Path) -> None:
     figure, axes = plt.subplots(figsize=(6, 3.4), layout="constrained")
     if experiment.curve:
         _lines(axes, experiment.curve, arms, spread)
-        axes.set_ylabel(record["metric"])
+        axes.set(xlabel=experiment.along, ylabel=record["metric"])
     else:
         means, errors = [spread[arm].mean for arm in arms], [spread[arm].sd or 0.0 for arm in arms]
         axes.barh(arms[::-1], means[::-1], xerr=errors[::-1], color="tab:blue", height=0.6, error_kw={"capsize": 3})

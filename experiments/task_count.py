@@ -54,7 +54,7 @@ def curve(arm: str) -> tuple[str, float] | None:
 
 EXPERIMENT = Experiment(
     __file__, __doc__, base, arms, checks, metric=instruction_tuning.SCORED, shown=("trained", "train_seconds"),
-    derive=instruction_tuning.derive, curve=curve,
+    derive=instruction_tuning.derive, curve=curve, along="training tasks",
 )  # fmt: skip
 
 if __name__ == "__main__":

@@ -63,7 +63,8 @@ def trained_together(recipes: Sequence[Recipe]) -> Iterator[tuple[Model, list[An
         for place, i in enumerate(chunk):
             parts = member(trainable, frozen, place, recipes[i].method, model)
             numbers = {"validation_loss": rows[place]["validation_loss"] or float("nan"), "train_seconds": seconds}
-            found.append((i, parts, numbers | {"trained": float(_count(parts[1])), "steps": float(plan.steps)}))
+            numbers |= {"trained": float(_count(parts[1])), "steps": float(plan.steps)}
+            found.append((i, parts, numbers | {"rate": recipes[i].optimizer.learning_rate}))
         yield model, found
 
 

