@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 NOTEBOOKS = sorted((Path(__file__).parents[1] / "experiments/notebooks").glob("*.ipynb"))
-EXACT = ("rouge_and_bleu",)  # the others take a minute or more each; 2026-11-22: all five passed
+EXACT = ("rouge_and_bleu",)  # the others take minutes each and were executed on 2026-11-22
 
 
 @pytest.mark.parametrize(
