@@ -14,6 +14,7 @@ import sys
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+import jax
 import numpy as np
 import pytest
 from rich.console import Console
@@ -46,6 +47,9 @@ from jaxft.evaluation.helm.versions import protected, written_fields
 from jaxft.evaluation.helm.words import own_words
 from jaxft.evaluation.helm.worst import NOTHING_CHANGED, worst_case
 from jaxft.generation import generate, log_likelihood
+from jaxft.methods import lora
+from jaxft.methods.peft import save_adapter
+from jaxft.pretrained import load
 from jaxft.report import read, report_page
 
 TEXT = "Yes: Emily and Brad say that he isn't here, because  it is late. My brother, Emily  would have thanked him. "
@@ -304,6 +308,21 @@ def test_seven_of_texts(folder):
         helm_report(one, perturbations=["typoz"])
     with pytest.raises(UsageError, match="did you mean 'test'"):
         helm_report(one, split="tests")
+
+
+def test_seven_refuses_answers_of_an_adapter_that_was_trained_anew(folder):
+    one = recipe(folder / "model", folder / "data", folder / "run")
+    one = dataclasses.replace(one, data=dataclasses.replace(one.data, max_length=480, on_long="truncate"))
+    model, kept = load(folder / "model"), str(folder / "tuned.jsonl")
+    settings = {"perturbations": ["lowercase"], "requests": 0, "resamples": 5, "answers": kept}
+    for seed in (0, 1):
+        method = lora(rank=2)
+        trainable, frozen = method.init(jax.random.key(seed), {"params": model.params})
+        save_adapter(folder / "adapter", method, trainable, frozen, model)
+        if seed == 0:
+            helm_report(one, str(folder / "adapter"), **settings)
+    with pytest.raises(UsageError, match="of another adapter"):
+        helm_report(one, str(folder / "adapter"), **settings)
 
 
 def test_seven_of_choices(folder):

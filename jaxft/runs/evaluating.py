@@ -19,15 +19,15 @@ from typing import Any
 import jax
 
 from jaxft.data import Encoded
-from jaxft.errors import UsageError, nearest
+from jaxft.errors import UsageError
 from jaxft.evaluation.answers import Answers, check_answers
 from jaxft.evaluation.progress import Answering
 from jaxft.evaluation.scoring import batch_losses
 from jaxft.evaluation.tasks import Given, answer, prediction_row
-from jaxft.methods import full
 from jaxft.models import Model
 from jaxft.recipe import Recipe, resolve
-from jaxft.runs.parts import Parts, encode_rows, fingerprint, load_model, read_splits
+from jaxft.runs.folder import make_folder
+from jaxft.runs.parts import Parts, encode_rows, fingerprint, load_model, read_split
 from jaxft.runs.scores import Scores, check_scorable, loss_scores, phrasings, text_scores
 from jaxft.runs.scores import predictions as answers_of
 from jaxft.training.journal import write_json, write_lines
@@ -51,20 +51,15 @@ def evaluate_split(
     (`p.answers.jsonl`). Raises UsageError for a split that the data lacks and for answers of another model.
     """
     recipe, show = resolve(recipe), progress or Progress()
-    rows = read_splits(recipe)
-    if split not in rows:
-        raise UsageError(f"--split: the data has no split {split!r}{nearest(split, rows)}")
+    rows = read_split(recipe, split)
+    folder, kept, who = None, _beside(predictions), identity(recipe, adapter)
     if out is not None:
-        try:
-            Path(out).mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise UsageError(f"--out: {out} cannot be made ({error.strerror}): choose another") from None
-        predictions = predictions or Path(out) / "predictions.jsonl"
-    kept, who = Path(out) / "answers.jsonl" if out is not None else _beside(predictions), identity(recipe, adapter)
+        folder = make_folder(out, "--out")
+        predictions, kept = predictions or folder / "predictions.jsonl", folder / "answers.jsonl"
     check_answers(kept, who)
     show.note(f"loading {recipe.model.source} ...")
     model, variables, losses_of = loaded(recipe.model.source, adapter, load_model(recipe))
-    examples, report = encode_rows(recipe, rows[split], model)
+    examples, report = encode_rows(recipe, rows, model)
     check_scorable(recipe, examples)
     with kept_answers(kept, {**who, "weights": fingerprint(model)}, show) as answers:
         given = _answers(recipe, model, variables, examples, answers, show)
@@ -81,8 +76,8 @@ def evaluate_split(
         **_numbers(scores),
         "data": dataclasses.asdict(report),
     }
-    if out is not None:
-        write_json(Path(out) / "scores.json", found)
+    if folder is not None:
+        write_json(folder / "scores.json", found)
     return found
 
 
@@ -129,13 +124,13 @@ def identity(recipe: Recipe, adapter: str | None) -> dict[str, Any]:
 
 def loaded(source: str, adapter: str | None, model: Model | None = None) -> tuple[Model, Mapping[str, Any], Any]:
     """Return a model, the variables that it has with an adapter if one is given, and what measures its losses."""
-    from jaxft.methods.peft import load_adapter
+    from jaxft.methods.peft import adapted
     from jaxft.pretrained import load
 
     model = model or load(source)
     if model.tokenizer is None:
         raise UsageError(f"{source} has no tokenizer: add its files to the directory")
-    method, trainable, frozen = load_adapter(adapter, model) if adapter else (full(), model.params, {})
+    method, trainable, frozen = adapted(model, adapter)
     step = loss_step(model, method)
     return model, method.bind(trainable, frozen), functools.partial(batch_losses, step, trainable, frozen)
 

@@ -51,11 +51,7 @@ def run_folder(recipe: Recipe, *, overwrite: bool = False) -> Iterator[Path]:
     Raises UsageError for a folder of another recipe (naming the fields), one in use, or one that holds other things
     by the names of a run's files.
     """
-    folder = Path(recipe.out)
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise UsageError(f"out: {folder} cannot be made ({error.strerror}): choose another") from None
+    folder = make_folder(recipe.out, "out")
     with _locked(folder):
         if overwrite:
             for name in FILES:
@@ -63,6 +59,15 @@ def run_folder(recipe: Recipe, *, overwrite: bool = False) -> Iterator[Path]:
                 shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)
         _check_owner(folder, recipe)
         yield folder
+
+
+def make_folder(path: str | Path, field: str) -> Path:
+    """Return a folder, made where it is not there; UsageError, naming the field, where it cannot be."""
+    try:
+        Path(path).mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UsageError(f"{field}: {path} cannot be made ({error.strerror}): choose another") from None
+    return Path(path)
 
 
 def finished(folder: Path) -> dict[str, Any] | None:
@@ -99,7 +104,7 @@ def claim(folder: Path, recipe: Recipe) -> None:
         "started": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
         "command": sys.argv,
         "directory": str(Path.cwd()),
-        "git_commit": _git_commit(),
+        "git_commit": git_commit(),
         "python": platform.python_version(),
         "versions": {name: _version(name) for name in _PACKAGES},
         "platform": platform.platform(),
@@ -145,7 +150,7 @@ def _locked(folder: Path) -> Iterator[None]:
         yield
 
 
-def _git_commit() -> str | None:
+def git_commit() -> str | None:
     try:
         done = subprocess.run(["git", "rev-parse", "HEAD"], capture_output=True, text=True, timeout=10, check=False)
     except (OSError, subprocess.SubprocessError):

@@ -18,7 +18,7 @@ import numpy as np
 
 from jaxft.data import Batches, Encoded, EncodeReport, Format, Rows, encode, evaluation_batches, render, splits
 from jaxft.data.buckets import Shape
-from jaxft.errors import UsageError
+from jaxft.errors import UsageError, nearest
 from jaxft.methods import Method, from_config
 from jaxft.methods.method import fresh
 from jaxft.methods.prompt import tokenised
@@ -74,6 +74,14 @@ def read_splits(recipe: Recipe) -> Mapping[str, AnyRows]:
         return read_tasks(recipe)
     assert data.source is not None  # a recipe has tasks or a source
     return splits(data.source, validation=data.validation, test=data.test, seed=data.seed, limit=data.limit)
+
+
+def read_split(recipe: Recipe, split: str) -> AnyRows:
+    """Return the rows, or the tasks, of one split; UsageError for one that the data lacks."""
+    rows = read_splits(recipe)
+    if split not in rows:
+        raise UsageError(f"--split: the data has no split {split!r}{nearest(split, rows)}")
+    return rows[split]
 
 
 def read_rows(recipe: Recipe) -> Mapping[str, AnyRows]:

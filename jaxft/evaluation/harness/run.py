@@ -97,13 +97,11 @@ def check(tasks: Sequence[str], settings: Settings) -> None:
 
 
 def _load(source: str, adapter: str | None) -> tuple[Any, Mapping[str, Any]]:
-    from jaxft.methods.peft import load_adapter
+    from jaxft.methods.peft import adapted
     from jaxft.pretrained import load
 
     model = load(source)
-    if adapter is None:
-        return model, {"params": model.params}
-    method, trainable, frozen = load_adapter(adapter, model)
+    method, trainable, frozen = adapted(model, adapter)
     return model, method.bind(trainable, frozen)
 
 
@@ -237,7 +235,7 @@ def _provenance(source: str, adapter: str | None, settings: Settings, began: flo
     import jax
 
     import jaxft
-    from jaxft.runs.folder import _git_commit
+    from jaxft.runs.folder import git_commit
 
     devices = jax.devices()
     return {
@@ -248,7 +246,7 @@ def _provenance(source: str, adapter: str | None, settings: Settings, began: flo
         "lm_eval_version": importlib.metadata.version("lm_eval"),
         "jax_version": jax.__version__,
         "device": {"kind": devices[0].device_kind, "count": len(devices)},
-        "git_hash": _git_commit(),
+        "git_hash": git_commit(),
         "date": datetime.datetime.fromtimestamp(began, datetime.UTC).isoformat(timespec="seconds"),
         "total_evaluation_time_seconds": round(time.time() - began, 2),
     }  # fmt: skip

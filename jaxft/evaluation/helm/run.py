@@ -15,8 +15,7 @@ import jax
 
 from jaxft.data import Encoded, Rows
 from jaxft.data.grouping import by_task
-from jaxft.errors import UsageError, nearest
-from jaxft.evaluation.answers import Answers
+from jaxft.evaluation.answers import Answers, check_answers
 from jaxft.evaluation.helm.accuracy import helm_name
 from jaxft.evaluation.helm.perturbations import DEFAULT, check_perturbations
 from jaxft.evaluation.helm.seven import seven
@@ -24,8 +23,11 @@ from jaxft.evaluation.helm.toxicity import checked, load_scorer
 from jaxft.evaluation.helm.versions import perturbed_examples
 from jaxft.evaluation.helm.words import load_words
 from jaxft.evaluation.resampling import RESAMPLES
+from jaxft.methods.peft import adapted
 from jaxft.recipe import Recipe, resolve
-from jaxft.runs.parts import encode_rows, load_model, read_splits
+from jaxft.runs.evaluating import identity
+from jaxft.runs.folder import make_folder
+from jaxft.runs.parts import encode_rows, fingerprint, load_model, read_split
 from jaxft.training.journal import write_json
 
 
@@ -63,17 +65,13 @@ def helm_report(
     lists, scorer = load_words(words), load_scorer(toxicity) if toxicity else None
     if scorer is not None:
         checked(scorer, ["One text.", "And another one."])
-    rows = read_splits(recipe)
-    if split not in rows:
-        raise UsageError(f"--split: the data has no split {split!r}{nearest(split, rows)}")
-    if out is not None:
-        try:
-            Path(out).mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise UsageError(f"--out: {out} cannot be made ({error.strerror}): choose another") from None
+    rows = read_split(recipe, split)
+    folder = None if out is None else make_folder(out, "--out")
+    check_answers(answers, identity(recipe, adapter))
     model = load_model(recipe)
-    variables = _variables(model, adapter)
-    examples, _ = encode_rows(recipe, rows[split], model)
+    method, trainable, frozen = adapted(model, adapter)
+    variables = method.bind(trainable, frozen)
+    examples, _ = encode_rows(recipe, rows, model)
     # A perturbed prompt may be a little longer than its original: what no longer fits is left out, and n says so.
     lenient = dataclasses.replace(recipe, data=dataclasses.replace(recipe.data, on_long=_lenient(recipe)))
 
@@ -81,25 +79,23 @@ def helm_report(
         return encode_rows(lenient, changed, model)[0]
 
     settings: dict[str, Any] = dataclasses.asdict(recipe.generate)
-    identity = {"model": dataclasses.asdict(recipe.model), "adapter": adapter, "generate": settings, "helm": 1}
-    versions = perturbed_examples(
-        rows[split], examples, encode, recipe.data.prompt, perturbations, seed=seed, words=lists
-    )
-    with Answers(answers, identity) as kept:
+    who = {**identity(recipe, adapter), "weights": fingerprint(model), "generate": settings, "helm": 1}
+    versions = perturbed_examples(rows, examples, encode, recipe.data.prompt, perturbations, seed=seed, words=lists)
+    with Answers(answers, who) as kept:
         options: dict[str, Any] = {
             "settings": settings, "scorer": scorer, "words": lists, "requests": requests, "answers": kept,
             "key": jax.random.key(recipe.train.seed), "resamples": resamples, "seed": seed,
         }  # fmt: skip
         found = {}
-        for name, places in _parts(rows[split], examples).items():
+        for name, places in _parts(rows, examples).items():
             some = [examples[i] for i in places]
             own = {kind: [made[i] for i in places] for kind, made in versions.items()}
             metrics = None if some[0].metrics else _metrics(recipe)
             found[name] = seven(model, variables, some, versions=own, metrics=metrics, **options).to_dict()
     about = {"model": recipe.model.source, "adapter": adapter, "split": split}
     report = {**about, **(next(iter(found.values())) if len(found) == 1 else {"tasks": found})}
-    if out is not None:
-        write_json(Path(out) / "helm.json", report)
+    if folder is not None:
+        write_json(folder / "helm.json", report)
     return report
 
 
@@ -113,11 +109,3 @@ def _metrics(recipe: Recipe) -> list[str] | None:
 
 def _lenient(recipe: Recipe) -> Any:
     return "skip" if recipe.data.on_long == "error" else recipe.data.on_long
-
-
-def _variables(model: Any, adapter: str | None) -> Mapping[str, Any]:
-    from jaxft.methods import full
-    from jaxft.methods.peft import load_adapter
-
-    method, trainable, frozen = load_adapter(adapter, model) if adapter else (full(), model.params, {})
-    return method.bind(trainable, frozen)

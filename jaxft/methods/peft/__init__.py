@@ -10,7 +10,7 @@ a type of ours, which PEFT refuses. `jaxft.json` beside them holds the method's 
 """
 
 from jaxft.methods.peft.files import CONFIG, OURS, WEIGHTS
-from jaxft.methods.peft.loading import load_adapter
+from jaxft.methods.peft.loading import adapted, load_adapter
 from jaxft.methods.peft.saving import save_adapter
 
-__all__ = ["CONFIG", "OURS", "WEIGHTS", "load_adapter", "save_adapter"]
+__all__ = ["CONFIG", "OURS", "WEIGHTS", "adapted", "load_adapter", "save_adapter"]

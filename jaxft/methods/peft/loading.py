@@ -57,6 +57,11 @@ def load_adapter(directory: Path | str, model: Model) -> tuple[Method, Any, Any]
     return method, trainable, _frozen(method, own, model)
 
 
+def adapted(model: Model, adapter: str | Path | None) -> tuple[Method, Any, Any]:
+    """Return what `load_adapter` returns, and the model as it is where no adapter is named."""
+    return load_adapter(adapter, model) if adapter else (full(), model.params, {})
+
+
 def _open(folder: Path) -> SafetensorsFile:
     if not (folder / WEIGHTS).is_file():
         pickled = " (adapter_model.bin is a pickle, which can run code: save it again with a newer peft)"

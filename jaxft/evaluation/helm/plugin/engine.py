@@ -46,14 +46,13 @@ class Engine:
     """A loaded model with its adapter, if there is one; `chat` sends prompts as a user's turn."""
 
     def __init__(self, source: str, adapter: str | None = None, chat: bool = False, batch_size: int = 16):
-        from jaxft.methods import full
-        from jaxft.methods.peft import load_adapter
+        from jaxft.methods.peft import adapted
         from jaxft.pretrained import load
 
         self.model = load(source)
         if self.model.tokenizer is None:
             raise UsageError(f"{source} has no tokenizer: add its files to the directory")
-        method, trainable, frozen = load_adapter(adapter, self.model) if adapter else (full(), self.model.params, {})
+        method, trainable, frozen = adapted(self.model, adapter)
         self.variables = method.bind(trainable, frozen)
         self.chat, self.batch_size = chat, batch_size
         self._seq2seq = isinstance(self.model.architecture, T5)
