@@ -1,14 +1,16 @@
-"""Which learning rate does each method want, and are the rates that these experiments use near it?
+"""Which learning rate does each method want, and how do methods compare at their best rates?
 
-Question    Rates half a decade apart around the one in `settings.RATES`, for each method, on dialogue summaries.
-Claim       LoRA's best rate is about ten times full tuning's, and no rate that the experiments use costs its method
-            more than three points of ROUGE-1.
+Question    Rates half a decade apart for full tuning, LoRA and prompt tuning on dialogue summaries.
+Claim       LoRA's best rate is about ten times full tuning's, and each at its best, LoRA is within 1.4 points of
+            ROUGE-1 of full tuning.
 Data        small: 2,000 made-up dialogues (jaxft.data.dialogues), 48 to choose the rate by loss, 100 others to test.
             paper: DialogSum (Chen et al. 2021, arXiv:2105.06762).
 Model       small: our T5 (jaxft:t5-tiny), which has not seen these summaries. paper: FLAN-T5-base.
 Expected    LoRA's best rate is ten times full tuning's, whatever the model (Schulman et al. 2025, "LoRA Without
-            Regret"); prompt tuning's is 0.3 (Lester et al. 2021, arXiv:2104.08691, section 3).
-Settings    Rates and seeds of a method train as one program (jaxft.sweep).
+            Regret"); prompt tuning's is 0.3 (Lester et al. 2021, arXiv:2104.08691, section 3). The 1.4 points are
+            full_lora.py's.
+Settings    Rates and seeds of a method train as one program (jaxft.sweep). On another model the rates are scaled as
+            `settings.OTHER_RATES` says.
 Command     python experiments/rates.py --size=small
 """
 
@@ -19,41 +21,42 @@ import settings
 from lab import Arm, Experiment, main
 from verdicts import at_least, within
 
-FACTORS = {"smoke": (1, 3), "small": (0.3, 1, 3), "paper": (0.1, 0.3, 1, 3, 10)}
-METHODS = {"smoke": ("full", "lora"), "small": ("full", "lora", "prompt"), "paper": ("full", "lora", "adapter")}
+RATES = {
+    "smoke": {"full": (1e-3, 3e-3), "lora": (5e-3, 1.5e-2)},
+    "small": {"full": (3e-4, 1e-3, 3e-3, 1e-2), "lora": (1.5e-3, 5e-3, 1.5e-2, 5e-2), "prompt": (0.1, 0.3, 1.0)},
+    "paper": {"full": (3e-5, 1e-4, 3e-4, 1e-3), "lora": (3e-4, 1e-3, 3e-3, 1e-2), "adapter": (3e-4, 1e-3, 3e-3)},
+}
 
 
 def arms(size: str) -> dict[str, Arm]:
-    known = settings.RATES["paper" if size == "paper" else "small"]
     return {
-        f"{method} x {factor:g}": Arm(
-            settings.tuned(size, method) | {"optimizer.learning_rate": float(f"{known[method] * factor:.3g}")}
-        )
-        for method in METHODS[size]
-        for factor in FACTORS[size]
+        f"{method}, {rate:g}": Arm(settings.tuned(size, method) | {"optimizer.learning_rate": rate})
+        for method, rates in RATES[size].items()
+        for rate in rates
     }
 
 
 def split(arm: str) -> tuple[str, float]:
-    method, _, factor = arm.partition(" x ")
-    return method, float(factor)
+    method, _, rate = arm.partition(", ")
+    return method, float(rate)
+
+
+def best_of(results, method: str) -> str:
+    """Return the arm of a method with the lowest mean validation loss."""
+    found = {arm: results.over(arm, "validation_loss") for arm in results.arms if split(arm)[0] == method}
+    finite = [arm for arm, over in found.items() if over and over.mean == over.mean]  # NaN: a member diverged
+    return min(finite, key=lambda arm: found[arm].mean, default="")
 
 
 def checks(results):
-    best: dict[str, str] = {}
-    for arm in results.arms:
-        found, method = results.over(arm, "validation_loss"), split(arm)[0]
-        if found and (method not in best or found.mean < results.over(best[method], "validation_loss").mean):
-            best[method] = arm
-    kept = [within(results, f"{method} x 1", arm, 0.03) for method, arm in best.items() if split(arm)[1] != 1]
-    if not {"full", "lora"} <= best.keys():
-        return kept
-    mean = {method: results.over(best[method], "rate").mean for method in ("full", "lora")}
-    ratio = mean["lora"] / mean["full"]
+    full, lora = best_of(results, "full"), best_of(results, "lora")
+    if not (full and lora):
+        return [within(results, lora, full, 0.014)]  # not run
+    ratio = results.mean(lora, "rate") / results.mean(full, "rate")
     return [
-        at_least(ratio, 3, f"best rate of LoRA ({mean['lora']:g}) / of full tuning ({mean['full']:g})"),
-        at_least(30 / ratio, 1, "and 30 times at most: 30 / that"),
-        *kept,
+        at_least(ratio, 3, f"rate of {lora} / of {full}"),
+        at_least(30 / ratio, 1, "and at most 30: 30 / that"),
+        within(results, lora, full, 0.014),
     ]
 
 
@@ -66,7 +69,7 @@ EXPERIMENT = Experiment(
     metric="rouge1",
     shown=("rate", "validation_loss", "loss"),
     curve=split,
-    along="times the rate in settings.RATES",
+    along="learning rate",
 )
 
 if __name__ == "__main__":
