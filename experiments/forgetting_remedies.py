@@ -64,9 +64,9 @@ def arms(size: str) -> dict[str, Arm]:
 def checks(results):
     growths = {name: results.over("one task", name) for name in (FORGOT, "text_loss_change")}
     found = [
-        Check(f"{name} after one task: not measured", None)
-        if over is None
-        else at_least(over.interval[0] if over.interval else float("nan"), 0.0, f"{name} after one task, lower end")
+        Check(f"{name} after one task: {'not measured' if over is None else 'one seed'}", None)
+        if over is None or over.interval is None
+        else at_least(over.interval[0], 0.0, f"{name} after one task, lower end")
         for name, over in growths.items()
     ]
     for name in REMEDIES:

@@ -41,7 +41,8 @@ def _cell(found: Results, arm: str, name: str) -> str:
     if over is None:
         return "-"
     number = f"{over.mean:,.0f}" if abs(over.mean) >= 1000 else f"{over.mean:.4g}"
-    return number if not over.sd else f"{number} ± {over.sd:.2g}"
+    spread = over.sd and over.sd > 1e-9 * abs(over.mean)  # below, it is rounding
+    return f"{number} ± {over.sd:.2g}" if spread else number
 
 
 def finished(*folders: Path) -> list[dict[str, Any]]:
@@ -135,7 +136,8 @@ def _lines(axes, curve, arms, spread):
     places = [x for points in series.values() for x, _, _ in points]
     if places and min(places) > 0 and max(places) / min(places) >= 8:
         axes.set_xscale("log")
-        axes.set_xticks(sorted(set(places)), [f"{x:g}" for x in sorted(set(places))], fontsize=8)
-        axes.minorticks_off()
+        if len(set(places)) <= 8:  # more would stand in each other's way
+            axes.set_xticks(sorted(set(places)), [f"{x:g}" for x in sorted(set(places))], fontsize=8)
+            axes.minorticks_off()
     if len(series) > 1:
         axes.legend(frameon=False, fontsize=8)
