@@ -87,7 +87,7 @@ def checks(results):
 EXPERIMENT = Experiment(
     __file__, __doc__, base, arms, checks, metric="exact_match", shown=("loss", "validation_loss"), prepare=prepare,
     curve=lambda arm: ("LoRA", float(arm)) if arm != "0" else None,
-    along="training examples",
+    along="training examples", beside=("loss",),
 )  # fmt: skip
 
 if __name__ == "__main__":

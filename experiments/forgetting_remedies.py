@@ -78,6 +78,7 @@ def checks(results):
 EXPERIMENT = Experiment(
     __file__, __doc__, base, arms, checks, metric="accuracy",
     shown=(FORGOT, "text_loss_change", "kl_to_base", "average_forgetting", "train_seconds"),
+    beside=(FORGOT, "kl_to_base"),
 )  # fmt: skip
 
 if __name__ == "__main__":

@@ -53,7 +53,8 @@ class Experiment:
     base: size -> a recipe's nested values. arms: size -> arms by name. checks: results -> what the claim rests on.
     metric: the number that is compared. extra: (texts, references) -> more numbers, derive: a
     trial's numbers -> more of them, prepare: what has to be written before recipes can be run. curve: arm -> (line, x)
-    in the picture, None for a level; along: what x is. shown: further metrics of the table.
+    in the picture, None for a level; along: what x is. shown: further metrics of the table; beside: those that get a
+    panel of their own in the picture.
     """
 
     file: str
@@ -68,6 +69,7 @@ class Experiment:
     prepare: Callable[[Mapping[tuple[str, int], Recipe]], None] = lambda recipes: None
     curve: Callable[[str], tuple[str, float] | None] | None = None
     along: str = ""
+    beside: Sequence[str] = ()
     seeds: Mapping[str, int] = dataclasses.field(default_factory=lambda: dict(SEEDS))
 
     @property

@@ -71,7 +71,7 @@ def checks(results):
 EXPERIMENT = Experiment(
     __file__, __doc__, base, arms, checks, metric="bleu", shown=("rougeL", "nist", "validation_loss", "trained"),
     extra=extra, derive=lambda numbers: {"minus_loss": -numbers["validation_loss"]},
-    curve=lambda arm: ("LoRA on q and v", float(arm.removeprefix("r = "))), along="rank",
+    curve=lambda arm: ("LoRA on q and v", float(arm.removeprefix("r = "))), along="rank", beside=("validation_loss",),
 )  # fmt: skip
 
 if __name__ == "__main__":

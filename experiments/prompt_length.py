@@ -41,7 +41,9 @@ def checks(results):
 
 
 def curve(arm: str) -> tuple[str, float] | None:
-    return ("soft tokens, from the vocabulary", float(arm)) if arm.isdecimal() else None
+    if arm in ("random", "labels"):
+        return f"from {arm}", 20.0
+    return ("from the vocabulary", float(arm)) if arm.isdecimal() else None
 
 
 EXPERIMENT = Experiment(

@@ -70,6 +70,7 @@ EXPERIMENT = Experiment(
     shown=("rate", "validation_loss", "loss"),
     curve=split,
     along="learning rate",
+    beside=("validation_loss",),
 )
 
 if __name__ == "__main__":

@@ -95,30 +95,38 @@ def rewritten(page: str, section: str) -> str:
 
 
 def picture(experiment: Any, record: Mapping[str, Any], path: Path) -> None:
-    """Draw the metric of each arm with its deviation over seeds: lines where arms lie on a scale, else bars."""
+    """Draw a panel for each metric: arms with their deviation over seeds, as lines where they lie on a scale or bars."""
     import matplotlib
 
     matplotlib.use("Agg")
     import matplotlib.pyplot as plt
 
-    found, arms = _results(record), _ordered(record)
-    spread = {arm: found.over(arm) for arm in arms}
-    arms = [arm for arm in arms if spread[arm] is not None]
-    if not arms:
+    found, names = _results(record), [record["metric"], *experiment.beside]
+    if not any(found.over(arm) for arm in _ordered(record)):
         return
-    figure, axes = plt.subplots(figsize=(6, 3.4), layout="constrained")
-    if experiment.curve:
-        _lines(axes, experiment.curve, arms, spread)
-        axes.set(xlabel=experiment.along, ylabel=record["metric"])
-    else:
-        means, errors = [spread[arm].mean for arm in arms], [spread[arm].sd or 0.0 for arm in arms]
-        axes.barh(arms[::-1], means[::-1], xerr=errors[::-1], color="tab:blue", height=0.6, error_kw={"capsize": 3})
-        axes.set_xlabel(record["metric"])
+    figure, panels = plt.subplots(
+        1, len(names), figsize=(2.5 + 3.5 * len(names), 3.4), layout="constrained", squeeze=False
+    )
+    for place, (axes, name) in enumerate(zip(panels[0], names, strict=True)):
+        spread = {arm: over for arm in _ordered(record) if (over := found.over(arm, name)) is not None}
+        if experiment.curve:
+            _lines(axes, experiment.curve, list(spread), spread)
+            axes.set(xlabel=experiment.along, ylabel=name)
+        else:
+            _bars(axes, [arm for arm in _ordered(record) if found.over(arm)], spread, labelled=place == 0)
+            axes.set_xlabel(name)
+        axes.spines[["top", "right"]].set_visible(False)
     word = "" if record["size"] == "smoke" else f": {WORDS[record['verdict']['stood']]}"
-    axes.set_title(f"{record['experiment']}, {record['size']}{word}", fontsize=10)
-    axes.spines[["top", "right"]].set_visible(False)
+    figure.suptitle(f"{record['experiment']}, {record['size']}{word}", fontsize=10)
     figure.savefig(path, dpi=110)
     plt.close(figure)
+
+
+def _bars(axes, arms, spread, labelled):
+    means = [spread[arm].mean if arm in spread else float("nan") for arm in arms]
+    errors = [spread[arm].sd or 0.0 if arm in spread else 0.0 for arm in arms]
+    axes.barh(arms[::-1], means[::-1], xerr=errors[::-1], color="tab:blue", height=0.6, error_kw={"capsize": 3})
+    axes.tick_params(labelleft=labelled)
 
 
 def _lines(axes, curve, arms, spread):
