@@ -95,7 +95,7 @@ def rewritten(page: str, section: str) -> str:
 
 
 def picture(experiment: Any, record: Mapping[str, Any], path: Path) -> None:
-    """Draw a panel for each metric: arms with their deviation over seeds, as lines where they lie on a scale or bars."""
+    """Draw a panel for each metric: arms with their deviation over seeds, lines where they lie on a scale or bars."""
     import matplotlib
 
     matplotlib.use("Agg")
