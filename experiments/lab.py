@@ -92,7 +92,7 @@ class Experiment:
                 own = {"train.seed": seed, "data.seed": seed, "out": "-"}
                 values = json.loads(json.dumps(self.base(size)))
                 source = {**arm.overrides, **dict(given)}.get("model.source", "")
-                overrides = settings.suited(source, arm.overrides)
+                overrides = settings.suited(size, source, arm.overrides)
                 lay_over(values, [*overrides.items(), *own.items(), *arm.by_seed(seed).items(), *given])
                 recipe = make_recipe(values, name=f"{self.name}, {name}")
                 every = recipe.train.eval_every if recipe.train.eval_every is not None else recipe.train.steps

@@ -30,14 +30,10 @@ def base(size: str) -> dict:
 def arms(size: str) -> dict[str, Arm]:
     sources = [*settings.family(size), *([settings.SMOLLM2] if size == "small" else [])]
     return {
-        f"{_short(source)}, {name}": Arm({"model.source": source, **settings.tuned(size, name)})
+        f"{settings.short(source)}, {name}": Arm({"model.source": source, **settings.tuned(size, name)})
         for source in sources
         for name in METHODS
     }
-
-
-def _short(source: str) -> str:
-    return source.rpartition("/")[2].rpartition(":")[2]
 
 
 def gaps(results) -> dict[str, dict[str, float]]:
@@ -60,7 +56,7 @@ def checks(results):
 
 def curve(arm: str) -> tuple[str, float]:
     model, _, method = arm.rpartition(", ")
-    return method, MILLIONS.get(model, 0.04)
+    return method, MILLIONS.get(model, 0.04)  # the model of the smoke size
 
 
 EXPERIMENT = Experiment(

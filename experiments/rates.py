@@ -45,12 +45,12 @@ def best_of(results, method: str) -> str:
     """Return the arm of a method with the lowest mean validation loss."""
     found = {arm: results.over(arm, "validation_loss") for arm in results.arms if split(arm)[0] == method}
     finite = [arm for arm, over in found.items() if over and over.mean == over.mean]  # NaN: a member diverged
-    return min(finite, key=lambda arm: found[arm].mean, default="")
+    return min(finite, key=lambda arm: found[arm].mean, default=method)
 
 
 def checks(results):
     full, lora = best_of(results, "full"), best_of(results, "lora")
-    if not (full and lora):
+    if not (results.over(full) and results.over(lora)):
         return [within(results, lora, full, 0.014)]  # not run
     ratio = results.mean(lora, "rate") / results.mean(full, "rate")
     return [

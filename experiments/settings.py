@@ -176,20 +176,25 @@ METHODS: dict[str, dict[str, Any]] = {
 }
 
 
+def rates(size: str) -> dict[str, float]:
+    """Return the learning rate of each method at a size; what is left out is taken from the method's paper."""
+    return RATES["paper" if size == "paper" else "small"]
+
+
 def tuned(size: str, method: str, **settings: Any) -> dict[str, Any]:
     """Return the overrides that tune by a method at the rate of a size."""
-    rate = RATES["paper" if size == "paper" else "small"].get(method)
-    return {"method": {**METHODS[method], **settings}, "optimizer.learning_rate": rate}
+    return {"method": {**METHODS[method], **settings}, "optimizer.learning_rate": rates(size).get(method)}
 
 
-def suited(source: str, overrides: Mapping[str, Any]) -> dict[str, Any]:
+def suited(size: str, source: str, overrides: Mapping[str, Any]) -> dict[str, Any]:
     """Return an arm's overrides laid over what a model that is not a size's own wants, with its rate for the method.
 
     An arm that asks for a multiple of the size's own rate gets that multiple of the model's.
     """
     method, field = overrides.get("method", METHODS["lora"])["name"], "optimizer.learning_rate"
-    rate, own = OTHER_RATES.get(source, {}).get(method), RATES["small"][method]
-    scaled = {field: rate * (overrides.get(field, own) / own)} if rate else {}
+    rate, own = OTHER_RATES.get(source, {}).get(method), rates(size).get(method)
+    times = (overrides.get(field) or own) / own if own else 1
+    scaled = {field: rate * times} if rate else {}
     return {**OTHERS.get(source, {}), **overrides, **scaled}
 
 
@@ -206,7 +211,7 @@ def base(size: str, data: str, metrics: list[str] | None = None, **sections: Map
         "model": {"source": model(size), **({"remat": "none", "unroll": True} if size == "small" else {})},
         "data": _data(size, data),
         "method": dict(METHODS["lora"]),
-        "optimizer": {"learning_rate": RATES["paper" if size == "paper" else "small"]["lora"]},
+        "optimizer": {"learning_rate": rates(size)["lora"]},
         "train": {**train, "eval_generate": 0},
         "generate": {"max_new_tokens": min(words, 8) if choices else words, "batch_size": 32},
         "evaluate": {"metrics": metrics or (["accuracy"] if choices else ROUGE)},
@@ -228,6 +233,11 @@ def family(size: str) -> list[str]:
     """Return models of one family, smallest first; own ones that have not been trained here are left out."""
     known = FAMILY.get(size) or (model(size),)
     return [name for i, name in enumerate(known) if i == 0 or not name.startswith("jaxft:") or there(name)]
+
+
+def short(source: str) -> str:
+    """Return what a model is called in the names of arms."""
+    return source.rpartition("/")[2].rpartition(":")[2]
 
 
 def there(name: str) -> bool:

@@ -30,7 +30,7 @@ def arms(size: str) -> dict[str, Arm]:
     rows = dict.fromkeys(("data.source", "data.prompt", "data.completion"))
     made = {}
     for source in ADAPTED if size == "paper" else settings.family(size):
-        name = source.rpartition("/")[2].removeprefix("jaxft:")
+        name = settings.short(source)
         own = {**settings.tuned(size, "full"), **rows, "model.source": source}
         made[f"{name}, 0"] = Arm({**own, "data.tasks": settings.instructions(size, 1)}, do="untuned")
         for count in COUNTS[size]:

@@ -151,6 +151,7 @@ def _locked(folder: Path) -> Iterator[None]:
 
 
 def git_commit() -> str | None:
+    """Return the commit of the working directory; None where it is in no repository."""
     try:
         done = subprocess.run(["git", "rev-parse", "HEAD"], capture_output=True, text=True, timeout=10, check=False)
     except (OSError, subprocess.SubprocessError):
