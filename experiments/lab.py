@@ -209,12 +209,6 @@ def _done(record: Mapping, key: tuple[str, int]) -> str | None:
     return record["arms"].get(key[0], {}).get(str(key[1]), {}).get("key")
 
 
-def results(record: Mapping[str, Any]) -> Results:
-    """Return the numbers of a results file."""
-    arms = {arm: {seed: run["numbers"] for seed, run in runs.items()} for arm, runs in record["arms"].items()}
-    return Results(arms, record["metric"])
-
-
 def _write(experiment: Experiment, record: dict[str, Any], path: Path, finished: bool = False) -> None:
     from jaxft.runs.resources import peak_memory
     from jaxft.training.journal import write_json
@@ -223,7 +217,7 @@ def _write(experiment: Experiment, record: dict[str, Any], path: Path, finished:
     record["peak_memory_bytes"] = peak_memory()
     record["seconds"] = sum(run["seconds"] for runs in record["arms"].values() for run in runs.values())
     record["finished"] = finished
-    record["verdict"] = to_json(experiment.checks(results(record))) if finished else None
+    record["verdict"] = to_json(experiment.checks(Results.read(record))) if finished else None
     write_json(path, record)
 
 

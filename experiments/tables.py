@@ -10,18 +10,13 @@ from typing import Any
 from verdicts import WORDS, Results
 
 
-def _results(record: Mapping[str, Any]) -> Results:
-    arms = {arm: {seed: run["numbers"] for seed, run in runs.items()} for arm, runs in record["arms"].items()}
-    return Results(arms, record["metric"])
-
-
 def _ordered(record: Mapping[str, Any]) -> list[str]:
     return [name for name in record["order"] if name in record["arms"]]
 
 
 def results_table(record: Mapping[str, Any]) -> str:
     """Return an experiment's arms with mean and standard deviation over seeds, and the checks of its claim."""
-    found, names = _results(record), [record["metric"], *record["shown"]]
+    found, names = Results.read(record), [record["metric"], *record["shown"]]
     lines = ["| arm | " + " | ".join(names) + " | seeds |", "|---" * (len(names) + 2) + "|"]
     for arm in _ordered(record):
         cells = [_cell(found, arm, name) for name in names]
@@ -63,7 +58,7 @@ def summary_table(records: Sequence[Mapping[str, Any]]) -> str:
 
 
 def _summary_row(record: Mapping[str, Any]) -> str:
-    found, name = _results(record), record["metric"]
+    found, name = Results.read(record), record["metric"]
     arms = _ordered(record)
     ours = "; ".join(f"{arm} {_cell(found, arm, name)}" for arm in arms) if len(arms) <= 12 else "see below"
     models = ", ".join(Path(model).name if "/" in model else model for model in record["models"])
@@ -101,7 +96,7 @@ def picture(experiment: Any, record: Mapping[str, Any], path: Path) -> None:
     matplotlib.use("Agg")
     import matplotlib.pyplot as plt
 
-    found, names = _results(record), [record["metric"], *experiment.beside]
+    found, names = Results.read(record), [record["metric"], *experiment.beside]
     if not any(found.over(arm) for arm in _ordered(record)):
         return
     figure, panels = plt.subplots(

@@ -29,6 +29,12 @@ class Results:
     def __init__(self, arms: Mapping[str, Mapping[str, Mapping[str, float]]], metric: str):
         self.arms, self.metric = arms, metric
 
+    @classmethod
+    def read(cls, record: Mapping[str, Any]) -> Results:
+        """Return the numbers of what a results file holds."""
+        arms = {arm: {seed: run["numbers"] for seed, run in runs.items()} for arm, runs in record["arms"].items()}
+        return cls(arms, record["metric"])
+
     def of(self, arm: str, metric: str | None = None) -> dict[str, float]:
         """Return a metric by seed; empty for an arm that has not been run."""
         name, runs = metric or self.metric, self.arms.get(arm, {})
