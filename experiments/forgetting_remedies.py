@@ -35,7 +35,8 @@ def base(size: str) -> dict:
         "every": 0,
     }
     values = settings.base(size, "news", train=train, probes=probes)
-    values["data"].setdefault("root", str(settings.DATA))
+    if size != "smoke":  # which needs no data but what it makes
+        values["data"].setdefault("root", str(settings.DATA))
     return values
 
 

