@@ -8,7 +8,8 @@
     python experiments/lab.py readme            # writes table and pictures of these into experiments/README.md
 
 What came out is in JAXFT_RUNS/<experiment>/<size>.json, written after every trial: the same command goes on where it
-was stopped, and a trial whose recipe changed is made again. Beside it lie a table (.md) and a picture (.png).
+was stopped, and a trial whose recipe changed is made again. One that another experiment has made is taken from its
+results. Beside the file lie a table (.md) and a picture (.png).
 """
 
 from __future__ import annotations
@@ -65,7 +66,7 @@ class Experiment:
     metric: str
     shown: Sequence[str] = ()
     extra: Callable | None = None
-    derive: Callable[[Mapping[str, float]], Mapping[str, float]] = lambda numbers: {}
+    derive: Callable[[Mapping[str, float]], Mapping[str, float]] | None = None
     prepare: Callable[[Mapping[tuple[str, int], Recipe]], None] = lambda recipes: None
     curve: Callable[[str], tuple[str, float] | None] | None = None
     along: str = ""
@@ -138,6 +139,12 @@ def carry_out(experiment: Experiment, size: str, flags: Sequence[str] = (), seed
     if not jax.config.jax_compilation_cache_dir:
         jax.config.update("jax_compilation_cache_dir", str(settings.RUNS / ".compiled"))
     record |= hardware() if left else {}
+    known = _shared(experiment)
+    for arm, seed in list(left):
+        key = digest(recipes[arm, seed], arms[arm])
+        if isinstance(arms[arm].do, str) and key in known:
+            record["arms"].setdefault(arm, {})[str(seed)] = known[key]
+            left.remove((arm, seed))
     for group in _groups(left, recipes, arms):
         do = arms[group[0][0]].do
         do = getattr(trials, do) if isinstance(do, str) else do
@@ -146,7 +153,7 @@ def carry_out(experiment: Experiment, size: str, flags: Sequence[str] = (), seed
             arm, seed = group[place]
             began, took = time.perf_counter(), time.perf_counter() - began
             entry = {"key": digest(recipes[arm, seed], arms[arm]), "commit": record["commit"], "seconds": took}
-            numbers = numbers | experiment.derive(numbers)
+            numbers |= experiment.derive(numbers) if experiment.derive else {}
             # Those of single tasks are derived from, and not kept.
             entry["numbers"] = {name: value for name, value in numbers.items() if "/" not in name}
             record["arms"].setdefault(arm, {})[str(seed)] = entry
@@ -158,6 +165,15 @@ def carry_out(experiment: Experiment, size: str, flags: Sequence[str] = (), seed
     picture(experiment, record, path.with_suffix(".png"))
     print(results_table(record))
     return record
+
+
+def _shared(experiment: Experiment) -> dict[str, dict[str, Any]]:
+    """Return the trials of all experiments by digest; none for an experiment that makes numbers of its own of a trial."""
+    if experiment.extra or experiment.derive:
+        return {}
+    files = sorted(path for size in settings.SIZES for path in settings.RUNS.glob(f"*/{size}*.json"))
+    arms = [arm for path in files for arm in json.loads(path.read_text())["arms"].values()]
+    return {run["key"]: run for arm in arms for run in arm.values()}
 
 
 def digest(recipe: Recipe, arm: Arm) -> str:

@@ -164,6 +164,27 @@ def test_an_interrupted_experiment_keeps_what_it_has(tmp_path, quick):
     assert list(stored["arms"]["lora"]) == ["0"] and stored["finished"] is False
 
 
+def test_a_trial_of_another_experiment_is_taken_from_its_results(tmp_path, quick, monkeypatch):
+    calls = []
+
+    def tune(recipes, folder, extra):
+        for i, recipe in enumerate(recipes):
+            calls.append((recipe.method["name"], recipe.train.seed))
+            yield i, {"m": 1.0, "place": float(len(calls))}
+
+    monkeypatch.setattr(trials, "tune", tune)
+    arms = {name: lab.Arm(settings.tuned("smoke", name)) for name in ("lora", "prompt")}
+    one = dataclasses.replace(fabricated([]), arms=lambda size: arms, derive=None)
+    lab.carry_out(one, "smoke", seeds=1)
+    other = dataclasses.replace(one, file="other.py")
+    record = lab.carry_out(other, "smoke", seeds=2)
+    assert calls == [("lora", 0), ("prompt", 0), ("lora", 1), ("prompt", 1)]
+    assert [record["arms"][arm]["0"]["numbers"]["place"] for arm in arms] == [1, 2]
+    for own in ({"extra": lambda texts, references: {}}, {"derive": lambda numbers: {"n": 2 * numbers["m"]}}):
+        lab.carry_out(dataclasses.replace(one, file="own.py", **own), "smoke", seeds=1)
+    assert len(calls) == 6  # numbers of its own are made of trials of its own; the second has another's recipes done
+
+
 def test_trials_that_a_sweep_can_train_together_are_grouped():
     one = experiment("lora_rank")
     recipes, arms = one.recipes("small", seeds=2), one.arms("small")
