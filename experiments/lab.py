@@ -168,7 +168,7 @@ def carry_out(experiment: Experiment, size: str, flags: Sequence[str] = (), seed
 
 
 def _shared(experiment: Experiment) -> dict[str, dict[str, Any]]:
-    """Return the trials of all experiments by digest; none for an experiment that makes numbers of its own of a trial."""
+    """Return the trials of all experiments by digest; none for an experiment that makes its own numbers of a trial."""
     if experiment.extra or experiment.derive:
         return {}
     files = sorted(path for size in settings.SIZES for path in settings.RUNS.glob(f"*/{size}*.json"))

@@ -182,7 +182,7 @@ def test_a_trial_of_another_experiment_is_taken_from_its_results(tmp_path, quick
     assert [record["arms"][arm]["0"]["numbers"]["place"] for arm in arms] == [1, 2]
     for own in ({"extra": lambda texts, references: {}}, {"derive": lambda numbers: {"n": 2 * numbers["m"]}}):
         lab.carry_out(dataclasses.replace(one, file="own.py", **own), "smoke", seeds=1)
-    assert len(calls) == 6  # numbers of its own are made of trials of its own; the second has another's recipes done
+    assert len(calls) == 6  # who makes its own numbers makes its own trials, once
 
 
 def test_trials_that_a_sweep_can_train_together_are_grouped():
