@@ -202,6 +202,15 @@ def test_members_with_batches_of_their_own(llama):
     check_member(Swept(llama, own=True).train(laid), 1, streams[1])
 
 
+def test_chunks_that_no_member_needs_are_skipped(llama):
+    """Members with batches of their own have conditions of their own; mapped one by one, both sides would be taken."""
+    swept = Swept(llama, own=True)
+    rows = make_batch(llama.config, rows=4 * len(MEMBERS))
+    step = swept.step.lower(swept.members, swept.frozen, rows, swept.keys).as_text()
+    loss = swept.loss.lower(swept.members, swept.frozen, rows).as_text()
+    assert "stablehlo.case" in step and "stablehlo.case" in loss
+
+
 @pytest.mark.parametrize(
     ("base", "optimizer"),
     [

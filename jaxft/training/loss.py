@@ -97,6 +97,18 @@ def _read_by_head(variables):
     return {"params": {name: params[name] for name in (("head",) if "head" in params else ("embedding",))}}
 
 
+@jax.custom_batching.custom_vmap
+def _any_counts(weights):
+    return jnp.any(weights > 0)
+
+
+@_any_counts.def_vmap
+def _any_counts_of_all(axis_size, is_batched, weights):
+    # One answer for all members of a sweep: a condition of their own would become a choice between two results, of
+    # which both are computed.
+    return _any_counts(weights), False
+
+
 def _chunk_loss(head, per_token, variables, fixed, hidden, targets, weights):
     return jnp.sum(per_token(head(variables, hidden), targets) * weights)
 
@@ -111,7 +123,7 @@ def _summed(chunk_loss, variables, fixed, hidden, targets, weights):
         def compute():
             return chunk_loss(variables, fixed, *xs)
 
-        loss = jax.lax.cond(jnp.any(xs[2] > 0), compute, lambda: jnp.zeros((), jnp.float32))
+        loss = jax.lax.cond(_any_counts(xs[2]), compute, lambda: jnp.zeros((), jnp.float32))
         return total + loss, None
 
     return jax.lax.scan(body, jnp.zeros((), jnp.float32), (hidden, targets, weights))[0]
@@ -135,7 +147,7 @@ def _forward(chunk_loss, variables, fixed, hidden, targets, weights):
             return jnp.zeros((), jnp.float32), tuple(jax.tree.map(jnp.zeros_like, arguments[i]) for i in wanted)
 
         total, accumulated = carry
-        loss, gradient = jax.lax.cond(jnp.any(xs[2] > 0), compute, skip)
+        loss, gradient = jax.lax.cond(_any_counts(xs[2]), compute, skip)
         if trained:
             accumulated = jax.tree.map(jnp.add, accumulated, gradient[0])
             gradient = gradient[1:]
