@@ -54,17 +54,20 @@ def finished(*folders: Path) -> list[dict[str, Any]]:
 def summary_table(records: Sequence[Mapping[str, Any]]) -> str:
     """Return the claims tested as one Markdown table."""
     lines = ["| experiment | claim | expected | ours | stood? | model, size, seeds | where |", "|---" * 7 + "|"]
-    return "\n".join([*lines, *map(_summary_row, records)])
+    before = [None, *(record["experiment"] for record in records)]
+    rows = (_summary_row(record, record["experiment"] == last) for last, record in zip(before, records, strict=False))
+    return "\n".join([*lines, *rows])
 
 
-def _summary_row(record: Mapping[str, Any]) -> str:
+def _summary_row(record: Mapping[str, Any], again: bool) -> str:
     found, name = Results.read(record), record["metric"]
     arms = _ordered(record)
     ours = "; ".join(f"{arm} {_cell(found, arm, name)}" for arm in arms) if len(arms) <= 12 else "see below"
     models = ", ".join(Path(model).name if "/" in model else model for model in record["models"])
     commits = {run.get("commit", record["commit"]): 0 for runs in record["arms"].values() for run in runs.values()}
     where = f"`{record['command']}`, {', '.join(commits)}, {record['hardware']}, {record['seconds'] / 60:.0f} min"
-    cells = [record["experiment"], record["claim"], record["expected"], f"{name}: {ours}",
+    said = ["as above"] * 2 if again else [record["claim"], record["expected"]]
+    cells = [record["experiment"], *said, f"{name}: {ours}",
              WORDS[record["verdict"]["stood"]], f"{models}, {record['size']}, {record['seeds']}", where]  # fmt: skip
     return "| " + " | ".join(cell.replace("|", "/") for cell in cells) + " |"
 

