@@ -7,6 +7,7 @@ import subprocess
 import sys
 import textwrap
 import time
+import types
 from pathlib import Path
 
 import jax
@@ -19,6 +20,7 @@ from jaxft.errors import Error
 from jaxft.training.checkpoint import Checkpoints
 from jaxft.training.journal import append_to, cut, read_lines, write_text
 from jaxft.training.loop import train
+from jaxft.training.progress import Progress
 from jaxft.training.state import init_state
 
 OPTIMIZER = optax.adamw(0.05)
@@ -88,6 +90,46 @@ def test_counts_steps_tokens_and_compilations():
     assert report.timed_tokens == 2 * 8 + 2 * 12
     assert report.seconds >= report.compile_seconds >= report.first_step_seconds > 0
     assert rows[0]["loss"] > rows[-1]["loss"]
+
+
+def test_throughput_counts_steps_and_neither_compiling_nor_evaluating(monkeypatch):
+    """By a clock of our own: a device takes a second for each step, the first one is compiled, evaluations take 10."""
+    now, free, shown = [0.0], [0.0], []
+    clock = types.SimpleNamespace(perf_counter=lambda: now[0], monotonic=time.monotonic)
+    monkeypatch.setattr("jaxft.training.loop.time", clock)
+
+    class Loss:
+        def __init__(self):
+            self.done = free[0] = max(now[0], free[0]) + 1
+
+        def block_until_ready(self):
+            now[0] = max(now[0], self.done)
+
+        def __array__(self, dtype=None, copy=None):
+            self.block_until_ready()
+            return np.asarray(1.0)
+
+    class Even(Batches):
+        def batch(self, step):
+            return super().batch(0)
+
+    class Shown(Progress):
+        def stepped(self, row, tokens_per_second):
+            shown.append(tokens_per_second)
+
+    def evaluate(state):
+        now[0] += 10
+        return {}
+
+    def counted(state, frozen, batch, key):
+        return state._replace(step=state.step + 1), {"loss": Loss()}
+
+    state, frozen = start()
+    options = {"evaluate": evaluate, "eval_every": 3, "progress": Shown(quiet=True)}
+    _, report = train(counted, state, frozen, Even(), KEY, steps=6, **options)
+    assert shown == [0, 8, 8, 8, 8, 8]
+    assert (report.seconds, report.step_seconds, report.evaluate_seconds) == (26, 5, 20)
+    assert report.tokens_per_second == 8
 
 
 def test_log_every_and_the_last_step():

@@ -87,14 +87,15 @@ def train(
     Error when the loss or gradient of a step is not finite: the earlier checkpoints are kept.
     """
     first, saved_at = int(state.step), time.monotonic()
-    ledger = _Ledger(Report(), write, log_every, steps, batches.ids, checkpoints, progress or Progress(quiet=True))
+    show, began = progress or Progress(quiet=True), time.perf_counter()
+    ledger = _Ledger(Report(), write, log_every, steps, batches.ids, checkpoints, show, began)
 
     def due(step: int) -> bool:
         regular = step == steps or (eval_every > 0 and step % eval_every == 0)
         return evaluate is not None and step > 0 and (regular or step in eval_at)
 
     ready = cast(Generator, prefetch(batches, first, steps))
-    with ledger.show as show, _stop_signals() as stop, contextlib.closing(ready):
+    with show, _stop_signals() as stop, contextlib.closing(ready):
         show.start(first, steps)
         if due(first) and evaluated < first:
             ledger.evaluate(evaluate, state)
@@ -109,6 +110,7 @@ def train(
                 saved_at = time.monotonic()
             if stop or (due(n + 1) and stop_early()):
                 break
+    ledger.tell_time()
     if stop:
         show.note(f"stopped at step {int(state.step)} of {steps}; the same command goes on from there")
         raise KeyboardInterrupt if stop[0] == signal.SIGINT else SystemExit(128 + stop[0])
@@ -132,7 +134,7 @@ class _Ledger:
     ids: Callable[[int], Sequence[str]]
     checkpoints: Checkpoints | None
     show: Progress
-    began: float = dataclasses.field(default_factory=time.perf_counter)
+    began: float
     pending: collections.deque[_Started] = dataclasses.field(default_factory=collections.deque)
     shapes: set[Any] = dataclasses.field(default_factory=set)
 
@@ -158,11 +160,14 @@ class _Ledger:
     def settle(self, keep: int = 0) -> None:
         while len(self.pending) > keep:
             self._settle(self.pending.popleft())
+
+    def tell_time(self) -> None:
         self.report.seconds = time.perf_counter() - self.began
 
     def _settle(self, started: _Started) -> None:
         report = self.report
         values = {name: np.asarray(value).tolist() for name, value in started.metrics.items()}
+        self.tell_time()  # the step has ended now, and not before its numbers were there
         if not values.pop("finite", True):
             raise Error(_not_finite(started.step, values, self.ids(started.step - 1), self.checkpoints))
         report.steps += 1
