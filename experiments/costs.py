@@ -67,12 +67,11 @@ def written(recipe, folder) -> int:
 
 def arms(size: str) -> dict[str, Arm]:
     chosen = ("full", "lora", "prompt") if size == "smoke" else METHODS
-    models = settings.family(size) if size == "paper" else settings.family(size)[:1]
+    if size != "paper":
+        return {name: Arm({"method": METHODS[name]}, do=cost) for name in chosen}
     return {
-        (name if len(models) == 1 else f"{source.rpartition('-')[2]}, {name}"): Arm(
-            {"model.source": source, "method": METHODS[name]}, do=cost
-        )
-        for source in models
+        f"{source.rpartition('-')[2]}, {name}": Arm({"model.source": source, "method": METHODS[name]}, do=cost)
+        for source in settings.family(size)
         for name in chosen
     }
 

@@ -87,8 +87,10 @@ class Experiment:
         """Return the resolved recipe of each arm and seed; `flags` are laid over all of them."""
         if size not in settings.SIZES:
             raise UsageError(f"--size: {size!r}{nearest(size, settings.SIZES)}")
-        made, given = {}, parse_flags(flags)
-        for name, arm in self.arms(size).items():
+        made, given, arms = {}, parse_flags(flags), self.arms(size)
+        if "model.source" in dict(given) and any("model.source" in arm.overrides for arm in arms.values()):
+            raise UsageError(f"{self.name} compares models of its own: leave --model out")
+        for name, arm in arms.items():
             for seed in range(seeds or self.seeds[size]):
                 own = {"train.seed": seed, "data.seed": seed, "out": "-"}
                 values = json.loads(json.dumps(self.base(size)))

