@@ -41,13 +41,14 @@ def _cell(found: Results, arm: str, name: str) -> str:
 
 
 def finished(*folders: Path) -> list[dict[str, Any]]:
-    """Return the results files of finished experiments, smoke aside; those in later folders win."""
+    """Return the results files of finished experiments and their pictures' names, smoke aside; later folders win."""
     records: dict[tuple, dict[str, Any]] = {}
     for folder in folders:
         for path in sorted(folder.glob("*.json")) + sorted(folder.glob("*/*.json")):
             record = json.loads(path.read_text())
             if isinstance(record, dict) and record.get("verdict") and record.get("size") != "smoke":
-                records[record["experiment"], record["size"], tuple(record["models"])] = record
+                named = {**record, "picture": path.with_suffix(".png").name}
+                records[record["experiment"], record["size"], tuple(record["models"])] = named
     return [records[key] for key in sorted(records)]
 
 
@@ -76,13 +77,14 @@ def paragraphs(records: Sequence[Mapping[str, Any]], pictures: Path) -> str:
     """Return a paragraph on each experiment: its table, what its verdict rests on, and its picture if it was kept."""
     parts = []
     for record in records:
-        model = "" if record["models"] == ["jaxft:t5-tiny"] else f", {', '.join(record['models'])}"
-        picture = pictures / f"{record['experiment']}-{record['size']}.png"
-        shown = (
-            f"\n\n![{record['experiment']}]({pictures.name}/{picture.name})" if picture.exists() and not model else ""
-        )
-        parts.append(f"### `{record['experiment']}.py`{model}\n\n{results_table(record)}{shown}")
+        picture = pictures / record["picture"]
+        shown = f"\n\n![{record['experiment']}]({pictures.name}/{picture.name})" if picture.exists() else ""
+        parts.append(f"### `{record['experiment']}.py`{_model(record)}\n\n{results_table(record)}{shown}")
     return "\n\n".join(parts)
+
+
+def _model(record: Mapping[str, Any]) -> str:
+    return "" if record["models"] == ["jaxft:t5-tiny"] else f", {', '.join(record['models'])}"
 
 
 def rewritten(page: str, section: str) -> str:
@@ -115,7 +117,7 @@ def picture(experiment: Any, record: Mapping[str, Any], path: Path) -> None:
             axes.set_xlabel(name)
         axes.spines[["top", "right"]].set_visible(False)
     word = "" if record["size"] == "smoke" else f": {WORDS[record['verdict']['stood']]}"
-    figure.suptitle(f"{record['experiment']}, {record['size']}{word}", fontsize=10)
+    figure.suptitle(f"{record['experiment']}{_model(record)}, {record['size']}{word}", fontsize=10)
     figure.savefig(path, dpi=110)
     plt.close(figure)
 

