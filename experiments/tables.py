@@ -127,6 +127,9 @@ def _bars(axes, arms, spread, labelled):
     errors = [spread[arm].sd or 0.0 if arm in spread else 0.0 for arm in arms]
     axes.barh(arms[::-1], means[::-1], xerr=errors[::-1], color="tab:blue", height=0.6, error_kw={"capsize": 3})
     axes.tick_params(labelleft=labelled)
+    there = [mean for mean in means if mean == mean]
+    if min(there, default=0) > 0 and max(there) / min(there) >= 300:
+        axes.set_xscale("log")
 
 
 def _lines(axes, curve, arms, spread):
