@@ -39,12 +39,13 @@ SEEDS = {"smoke": 2, "small": 3, "paper": 3}
 class Arm:
     """What is compared: overrides of the base recipe, and how it is carried out (a name in trials.py, or a function).
 
-    `by_seed` gives overrides that differ from seed to seed beside the seed itself.
+    `by_seed` gives overrides that differ from seed to seed beside the seed itself, `seeds` how many there are at most.
     """
 
     overrides: Mapping[str, Any] = dataclasses.field(default_factory=dict)
     do: str | Callable = "tune"
     by_seed: Callable[[int], Mapping[str, Any]] = lambda seed: {}
+    seeds: int | None = None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -91,7 +92,8 @@ class Experiment:
         if "model.source" in dict(given) and any("model.source" in arm.overrides for arm in arms.values()):
             raise UsageError(f"{self.name} compares models of its own: leave --model out")
         for name, arm in arms.items():
-            for seed in range(seeds or self.seeds[size]):
+            count = seeds or self.seeds[size]
+            for seed in range(min(count, arm.seeds or count)):
                 own = {"train.seed": seed, "data.seed": seed, "out": "-"}
                 values = json.loads(json.dumps(self.base(size)))
                 source = {**arm.overrides, **dict(given)}.get("model.source", "")

@@ -3,8 +3,8 @@
 Question    1, 4 and 16 training tasks, the same number of steps, on each model of the family; nine test tasks.
 Claim       The held-out score grows with the number of training tasks, and with the size of the model.
 Data        Super-NaturalInstructions (Wang et al. 2022, arXiv:2204.07705), 90 test examples (paper: 900).
-Model       small: our T5s, as many as are here (experiments/pretraining makes the larger two). paper: FLAN-T5 shapes,
-            T5 1.1 LM-adapted base, large and XL.
+Model       small: our T5s, as many as are here (experiments/pretraining makes the larger two), and SmolLM2-135M, one
+            seed. paper: FLAN-T5 shapes, T5 1.1 LM-adapted base, large and XL.
 Expected    FLAN (Wei et al. 2021, arXiv:2109.01652, figures 6 and 7): more clusters of tasks help a model of 137B,
             instruction tuning harms models of 8B and below on unseen tasks; Tk-Instruct (Wang et al. 2022, figure 5):
             ROUGE-L grows log-linearly with tasks and with size.
@@ -28,13 +28,15 @@ def base(size: str) -> dict:
 
 def arms(size: str) -> dict[str, Arm]:
     rows = dict.fromkeys(("data.source", "data.prompt", "data.completion"))
-    made = {}
-    for source in ADAPTED if size == "paper" else settings.family(size):
-        name = settings.short(source)
+    made: dict[str, Arm] = {}
+    others = {"small": [settings.SMOLLM2]}.get(size, [])
+    for source in ADAPTED if size == "paper" else [*settings.family(size), *others]:
+        name, seeds = settings.short(source), 1 if source in others else None
         own = {**settings.tuned(size, "full"), **rows, "model.source": source}
-        made[f"{name}, 0"] = Arm({**own, "data.tasks": settings.instructions(size, 1)}, do="untuned")
+        made[f"{name}, 0"] = Arm({**own, "data.tasks": settings.instructions(size, 1)}, do="untuned", seeds=seeds)
         for count in COUNTS[size]:
-            made[f"{name}, {count}"] = Arm({**own, "data.tasks": settings.instructions(size, count)}, do="carry_out")
+            tasks = {"data.tasks": settings.instructions(size, count)}
+            made[f"{name}, {count}"] = Arm({**own, **tasks}, do="carry_out", seeds=seeds)
     return made
 
 
