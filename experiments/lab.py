@@ -53,10 +53,10 @@ class Experiment:
     """A claim and how it is tested; the docstring's header says the claim and the expected number.
 
     base: size -> a recipe's nested values. arms: size -> arms by name. checks: results -> what the claim rests on.
-    metric: the number that is compared. extra: (texts, references) -> more numbers, derive: a
-    trial's numbers -> more of them, prepare: what has to be written before recipes can be run. curve: arm -> (line, x)
-    in the picture, None for a level; along: what x is. shown: further metrics of the table; beside: those that get a
-    panel of their own in the picture.
+    metric: the number that is compared. extra: (texts, references) -> more numbers, derive: a trial's numbers -> more
+    of them, prepare: what has to be written before recipes can be run. curve: arm -> (line, x) in the picture, x a
+    number or the metric that holds it, None for a level; along: what x is. shown: further metrics of the table;
+    beside: those that get a panel of their own in the picture.
     """
 
     file: str
@@ -69,7 +69,7 @@ class Experiment:
     extra: Callable | None = None
     derive: Callable[[Mapping[str, float]], Mapping[str, float]] | None = None
     prepare: Callable[[Mapping[tuple[str, int], Recipe]], None] = lambda recipes: None
-    curve: Callable[[str], tuple[str, float] | None] | None = None
+    curve: Callable[[str], tuple[str, float | str] | None] | None = None
     along: str = ""
     beside: Sequence[str] = ()
     seeds: Mapping[str, int] = dataclasses.field(default_factory=lambda: dict(SEEDS))

@@ -9,8 +9,8 @@ Model       small: our T5 (jaxft:t5-tiny), which has not seen these summaries. p
 Expected    LoRA's best rate is ten times full tuning's, whatever the model (Schulman et al. 2025, "LoRA Without
             Regret"); prompt tuning's is 0.3 (Lester et al. 2021, arXiv:2104.08691, section 3). The 1.4 points are
             full_lora.py's.
-Settings    Rates and seeds of a method train as one program (jaxft.sweep). On another model the rates are scaled as
-            `settings.OTHER_RATES` says.
+Settings    Rates and seeds of a method train as one program (jaxft.sweep). Arms are multiples of the rate that
+            `settings.py` has for the method and model.
 Command     python experiments/rates.py --size=small
 """
 
@@ -23,27 +23,28 @@ from verdicts import at_least, within
 
 RATES = {
     "smoke": {"full": (1e-3, 3e-3), "lora": (5e-3, 1.5e-2)},
-    "small": {"full": (3e-4, 1e-3, 3e-3, 1e-2), "lora": (1.5e-3, 5e-3, 1.5e-2, 5e-2), "prompt": (0.1, 0.3, 1.0)},
+    "small": {"full": (3e-4, 1e-3, 3e-3, 1e-2, 3e-2), "lora": (1.5e-3, 5e-3, 1.5e-2, 5e-2), "prompt": (0.1, 0.3, 1.0)},
     "paper": {"full": (3e-5, 1e-4, 3e-4, 1e-3), "lora": (3e-4, 1e-3, 3e-3, 1e-2), "adapter": (3e-4, 1e-3, 3e-3)},
 }
 
 
 def arms(size: str) -> dict[str, Arm]:
     return {
-        f"{method}, {rate:g}": Arm(settings.tuned(size, method) | {"optimizer.learning_rate": rate})
+        f"{method} x{rate / settings.rates(size)[method]:.2g}": Arm(
+            settings.tuned(size, method) | {"optimizer.learning_rate": rate}
+        )
         for method, rates in RATES[size].items()
         for rate in rates
     }
 
 
-def split(arm: str) -> tuple[str, float]:
-    method, _, rate = arm.partition(", ")
-    return method, float(rate)
+def curve(arm: str) -> tuple[str, str]:
+    return arm.split()[0], "rate"
 
 
 def best_of(results, method: str) -> str:
     """Return the arm of a method with the lowest mean validation loss."""
-    found = {arm: results.over(arm, "validation_loss") for arm in results.arms if split(arm)[0] == method}
+    found = {arm: results.over(arm, "validation_loss") for arm in results.arms if arm.split()[0] == method}
     finite = [arm for arm, over in found.items() if over and over.mean == over.mean]  # NaN: a member diverged
     return min(finite, key=lambda arm: found[arm].mean, default=method)
 
@@ -68,7 +69,7 @@ EXPERIMENT = Experiment(
     checks,
     metric="rouge1",
     shown=("rate", "validation_loss", "loss"),
-    curve=split,
+    curve=curve,
     along="learning rate",
     beside=("validation_loss",),
 )

@@ -112,7 +112,7 @@ def picture(experiment: Any, record: Mapping[str, Any], path: Path) -> None:
     for place, (axes, name) in enumerate(zip(panels[0], names, strict=True)):
         spread = {arm: over for arm in _ordered(record) if (over := found.over(arm, name)) is not None}
         if experiment.curve:
-            _lines(axes, experiment.curve, list(spread), spread)
+            _lines(axes, {arm: _place(experiment.curve(arm), found, arm) for arm in spread}, spread)
             axes.set(xlabel=experiment.along, ylabel=name)
         else:
             _bars(axes, [arm for arm in _ordered(record) if found.over(arm)], spread, labelled=place == 0)
@@ -134,10 +134,13 @@ def _bars(axes, arms, spread, labelled):
         axes.set_xscale("log")
 
 
-def _lines(axes, curve, arms, spread):
+def _place(place, found, arm):
+    return (place[0], found.mean(arm, place[1])) if place and isinstance(place[1], str) else place
+
+
+def _lines(axes, places, spread):
     series: dict[str, list] = {}
-    for arm in arms:
-        place = curve(arm)
+    for arm, place in places.items():
         if place is None:
             axes.axhline(spread[arm].mean, color="grey", linestyle=":", linewidth=1)
             axes.annotate(arm, (0.99, spread[arm].mean), xycoords=("axes fraction", "data"), ha="right", va="bottom",
@@ -146,11 +149,11 @@ def _lines(axes, curve, arms, spread):
             series.setdefault(place[0], []).append((place[1], spread[arm].mean, spread[arm].sd or 0.0))
     for name, points in series.items():
         axes.errorbar(*zip(*sorted(points), strict=True), marker="o", capsize=3, label=name)
-    places = [x for points in series.values() for x, _, _ in points]
-    if places and min(places) > 0 and max(places) / min(places) >= 8:
+    along = sorted({x for points in series.values() for x, _, _ in points})
+    if along and min(along) > 0 and max(along) / min(along) >= 8:
         axes.set_xscale("log")
-        if len(set(places)) <= 8:  # more would stand in each other's way
-            axes.set_xticks(sorted(set(places)), [f"{x:g}" for x in sorted(set(places))], fontsize=8)
+        if len(along) <= 8:  # more would stand in each other's way
+            axes.set_xticks(along, [f"{x:g}" for x in along], fontsize=8)
             axes.minorticks_off()
     if len(series) > 1:
         axes.legend(frameon=False, fontsize=8)

