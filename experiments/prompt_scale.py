@@ -13,6 +13,8 @@ Command     python experiments/prompt_scale.py --size=small
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 import settings
 from lab import Arm, Experiment, main
 from verdicts import Check, above
@@ -51,7 +53,7 @@ def checks(results):
         return [Check("only one size of the family is here: make the others (experiments/pretraining)", None)]
     names = list(found)
     both = type(results)({m: {s: {"gap": v} for s, v in own.items()} for m, own in found.items()}, "gap")
-    return [above(both, names[-1], names[0])]
+    return [above(both, larger, smaller) for smaller, larger in pairwise(names)]
 
 
 def curve(arm: str) -> tuple[str, float]:

