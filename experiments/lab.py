@@ -217,7 +217,7 @@ def _record(experiment: Experiment, size: str, path: Path, recipes: Mapping) -> 
         "expected": experiment.header.get("expected", ""),
         "metric": experiment.metric,
         "shown": list(experiment.shown),
-        "models": sorted({recipe.model.source for recipe in recipes.values()}),
+        "models": list(dict.fromkeys(recipe.model.source for recipe in recipes.values())),
         "seeds": len({seed for _, seed in recipes}),
         "order": order,
         **{name: earlier[name] for name in ("command", "commit", "hardware", "versions") if name in earlier},

@@ -140,15 +140,19 @@ def _place(place, found, arm):
 
 def _lines(axes, places, spread):
     series: dict[str, list] = {}
+    levels = {arm: spread[arm].mean for arm, place in places.items() if place is None}
     for arm, place in places.items():
         if place is None:
-            axes.axhline(spread[arm].mean, color="grey", linestyle=":", linewidth=1)
-            axes.annotate(arm, (0.99, spread[arm].mean), xycoords=("axes fraction", "data"), ha="right", va="bottom",
-                          fontsize=8, color="grey")  # fmt: skip
+            axes.axhline(levels[arm], color="grey", linestyle=":", linewidth=1)
         else:
             series.setdefault(place[0], []).append((place[1], spread[arm].mean, spread[arm].sd or 0.0))
     for name, points in series.items():
         axes.errorbar(*zip(*sorted(points), strict=True), marker="o", capsize=3, label=name)
+    bottom, top = axes.get_ylim()
+    for arm, level in levels.items():
+        under = any(0 < other - level < 0.06 * (top - bottom) for other in levels.values())
+        axes.annotate(arm, (0.99, level), xycoords=("axes fraction", "data"), ha="right",
+                      va="top" if under else "bottom", fontsize=8, color="grey")  # fmt: skip
     along = sorted({x for points in series.values() for x, _, _ in points})
     if along and min(along) > 0 and max(along) / min(along) >= 8:
         axes.set_xscale("log")
