@@ -31,7 +31,7 @@ def base(size: str) -> dict:
 def arms(size: str) -> dict[str, Arm]:
     rows = dict.fromkeys(("data.source", "data.prompt", "data.completion"))
     made: dict[str, Arm] = {}
-    others = {"small": [settings.SMOLLM2]}.get(size, [])
+    others = [settings.SMOLLM2] if size == "small" else []
     for source in ADAPTED if size == "paper" else [*settings.family(size), *others]:
         name, seeds = settings.short(source), 1 if source in others else None
         own = {**settings.tuned(size, "full"), **rows, "model.source": source}
